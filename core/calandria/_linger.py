@@ -1,0 +1,138 @@
+"""Closing a channel so that the peer gets what was sent.
+
+close(2) on a socket whose input was not read to its end makes the kernel reset the connection and drop what it had not
+sent (RFC 1122, 4.2.2.13). So a connection that was closed in order looks at its input once more, and where bytes may
+still be on their way in either direction the socket lingers: our direction ends, input is thrown away, until the peer
+has ended too.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from calandria import error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from calandria._channel import Channel
+    from calandria._reactor import Reactor
+    from calandria._timers import DelayedCall
+    from calandria.failure import Failure
+
+# Input that is thrown away for each event (bytes).
+WASTE_SIZE = 65536
+
+_RESET = struct.pack("ii", 1, 0)
+
+
+def finish(reactor: Reactor, channel: Channel, timeout: float | None, *, linger: bool, abort: bool) -> None:
+    """Close `channel`: with a reset if `abort`, in peace if `linger`, else as it is."""
+    if abort:
+        reset = getattr(channel, "abort", None)
+        if reset is not None:
+            reset()
+        elif isinstance(channel, socket.socket):
+            try:
+                channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            except OSError:
+                pass  # no TCP, or gone already
+    elif linger and isinstance(channel, socket.socket) and not _settled(channel):
+        try:
+            channel.shutdown(socket.SHUT_WR)
+            Lingering(reactor, channel, timeout)
+        except (OSError, error.UnsupportedDescriptor):
+            pass
+        else:
+            return
+    channel.close()
+
+
+def _settled(sock: socket.socket) -> bool:
+    """Whether nothing is on its way any more: the peer has ended, or it has acknowledged all and sent nothing."""
+    try:
+        return not sock.recv(WASTE_SIZE)
+    except (BlockingIOError, InterruptedError):
+        return unacknowledged(sock) == 0
+    except OSError:
+        return True
+
+
+def unacknowledged(sock: socket.socket) -> int | None:
+    """How many bytes (and the end) the peer has not acknowledged: SIOCOUTQ of tcp(7), which is TIOCOUTQ; None: not
+    known.
+    """
+    try:
+        import fcntl
+        import termios
+
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except (ImportError, OSError):
+        return None
+    count: int = struct.unpack("i", answer)[0]
+    return count
+
+
+class Lingering:
+    """A socket whose connection is over for its protocol; owned by the reactor until the peer has ended, used on its
+    thread.
+    """
+
+    __slots__ = ("__weakref__", "_reactor", "_socket", "_timeout", "_timer")
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, timeout: float | None) -> None:
+        self._reactor = reactor
+        self._socket = sock
+        self._timeout = timeout
+        self._timer: DelayedCall | None = None
+        reactor.descriptors.enter(sock.fileno(), self)
+        reactor.owned[self] = None
+        reactor.lingering += 1
+        if timeout is not None:
+            self._timer = reactor.callLater(timeout, self._timedOut)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "a lingering socket"
+
+    def doRead(self) -> None:
+        """Throw away what the peer sends; its end, or an error, is ours too."""
+        try:
+            if self._socket.recv(WASTE_SIZE):
+                if self._timer is not None and self._timeout is not None:
+                    self._timer.reset(self._timeout)
+                return
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            pass
+        self._close()
+
+    def _timedOut(self) -> None:
+        self._timer = None
+        self._close()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The descriptor was closed by somebody else."""
+        self._close()
+
+    def abandon(self, reason: Failure) -> None:
+        """The reactor stops."""
+        self._close()
+
+    def forked(self) -> None:
+        """We are a copy in a child process; the timer has gone with its reactor."""
+        self._timer = None
+
+    def _close(self) -> None:
+        reactor = self._reactor
+        if reactor.owned.pop(self, self) is self:
+            return
+        reactor.lingering -= 1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        reactor.descriptors.forget(self._socket.fileno())
+        self._socket.close()

@@ -1,0 +1,305 @@
+"""The loop: what happens in one turn, in which order, and what becomes of a callback that raises.
+
+Send what was written; sleep until something is ready; read and write; calls from other threads; timers. The order and
+the bounds are the contract (docs/embedding.md). `run`, `mainLoop` and `iterate` of the reactor all enter `turns`.
+"""
+
+from __future__ import annotations
+
+from calandria import error, failure
+from calandria._debug import nameOf, reportSlow
+from calandria._loglimit import LogLimit
+from calandria._timers import Timers, describe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Protocol
+
+    from calandria._backend import Backend
+    from calandria._descriptors import Descriptors
+    from calandria._hooks import Observers
+    from calandria._threads import ThreadCalls
+
+    class Flushing(Protocol):
+        """What waits in `unsent`."""
+
+        def flush(self) -> None: ...
+
+
+# What a backend may be asked to sleep at the most (seconds); longer waits are taken in several turns.
+LONGEST_SLEEP = 86400.0
+# A batch of this size may have been cut short by the backend: there may be more.
+FULL_BATCH = 256
+# A callback that keeps the loop for longer (seconds) is reported, in debug mode and to observers.
+SLOW = 0.1
+
+_NOT_WRITABLE = ~4
+_NOT_READABLE = ~1
+
+
+class Loop:
+    """The turns of one reactor; owned by it, used on its thread.
+
+    `stopping` is called at the end of the turn in which `stopWanted` was set.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        timers: Timers,
+        descriptors: Descriptors,
+        unsent: list[Flushing],
+        calls: ThreadCalls,
+        stopping: Callable[[], None],
+    ) -> None:
+        self._backend = backend
+        self._timers = timers
+        self._descriptors = descriptors
+        self._unsent = unsent
+        self._calls = calls
+        self._stopping = stopping
+        self._seconds = backend.seconds
+        self.logLimit = LogLimit(backend.seconds)
+        self.debug = False
+        self.observers: Observers | None = None
+        # Whether the turns go on; whether one is being gone through; whether the end was asked for.
+        self.going = False
+        self.turning = False
+        self.stopWanted = False
+        # What came out of a callback and is no Exception: it ends the turns in order, and leaves `run()` then.
+        self.escaping: BaseException | None = None
+
+    def timeout(self) -> float | None:
+        """How long (seconds) may be slept: 0 if something waits, else until the next timer; None: for ever."""
+        if self._unsent or self._calls.calls or self.stopWanted:
+            return 0.0
+        due = self._timers.next()
+        if due is None:
+            return None
+        return min(max(due - self._seconds(), 0.0), LONGEST_SLEEP)
+
+    def turns(self, delay: float | None, *, once: bool) -> None:
+        """Turns for as long as we are `going` or, with `once`, just one that sleeps for `delay` seconds at the most."""
+        descriptors, timers, unsent = self._descriptors, self._timers, self._unsent
+        readers, writers, lowered, heap = descriptors.readers, descriptors.writers, descriptors.lowered, timers.heap
+        calls, seconds, poll = self._calls.calls, self._seconds, self._backend.poll
+        observers = self.observers
+        turn = observers.turn if observers is not None else None
+        timed = self.debug or (observers is not None and observers.slowCallback is not None)
+        self.turning = True
+        try:
+            while True:
+                if unsent:
+                    self.flush()
+                if lowered:
+                    descriptors.settle()
+                timeout = self.timeout()
+                if once and delay is not None and (timeout is None or timeout > delay):
+                    timeout = min(delay, LONGEST_SLEEP)
+                asleep = seconds() if turn is not None else 0.0
+                events = poll(timeout)
+                now = awake = seconds()
+                mark = timers.made
+                count = len(events)
+                batches = len(descriptors) // FULL_BATCH + 1
+                while True:
+                    if timed:
+                        self._dispatchTimed(events)
+                    else:
+                        for fd, bits in events:
+                            # An earlier callback of the batch may have closed or stopped anybody: look again.
+                            if bits & _NOT_WRITABLE:
+                                reader = readers.get(fd)
+                                if reader is not None:
+                                    try:
+                                        why = reader.doRead()
+                                    except BaseException as exc:
+                                        self.raised(reader, exc)
+                                    else:
+                                        if why:
+                                            self._answered(reader, why, reading=True)
+                            if bits & _NOT_READABLE:
+                                writer = writers.get(fd)
+                                if writer is not None:
+                                    try:
+                                        why = writer.doWrite()
+                                    except BaseException as exc:
+                                        self.raised(writer, exc)
+                                    else:
+                                        if why:
+                                            self._answered(writer, why, reading=False)
+                    if len(events) < FULL_BATCH or not batches:
+                        break
+                    # More may be ready, and whatever had arrived by now comes before a timer that would judge it late.
+                    batches -= 1
+                    if unsent:
+                        self.flush()
+                    if lowered:
+                        descriptors.settle()
+                    events = poll(0.0)
+                    now = seconds()
+                    count += len(events)
+                # What ended in this turn is not to live on in this frame.
+                reader = writer = None
+                if calls:
+                    self._runCalls(timed)
+                made = 0
+                if heap and heap[0][0] <= now:
+                    made = self._runTimers(now, mark, timed)
+                if self.stopWanted:
+                    self._stopping()
+                if turn is not None:
+                    turn(awake - asleep, seconds() - awake, count, made)
+                if once:
+                    if unsent:
+                        self.flush()
+                    if lowered:
+                        descriptors.settle()
+                    break
+                if not self.going:
+                    break
+        finally:
+            self.turning = False
+
+    def flush(self) -> None:
+        """Let the streams that wait now send; those added meanwhile wait for the next turn."""
+        unsent = self._unsent
+        batch = unsent[:]
+        del unsent[:]
+        for stream in batch:
+            try:
+                stream.flush()
+            except BaseException as exc:
+                self.raised(stream, exc)
+
+    def drain(self, most: int) -> int:
+        """Make the calls that wait, and those they add, `most` at the most; how many were dropped then."""
+        popleft = self._calls.popleft
+        for _ in range(most):
+            try:
+                call = popleft()
+            except IndexError:
+                return 0
+            try:
+                call()
+            except BaseException as exc:
+                self.callbackRaised(f"the call {describe(call)} from a thread", exc)
+        left = len(self._calls.calls)
+        self._calls.calls.clear()
+        return left
+
+    def _runCalls(self, timed: bool) -> None:
+        """Calls from threads: those present now, no more."""
+        popleft = self._calls.popleft
+        for _ in range(len(self._calls.calls)):
+            try:
+                call = popleft()
+            except IndexError:
+                return  # its own thread took it back
+            began = self._seconds() if timed else 0.0
+            try:
+                call()
+            except BaseException as exc:
+                self.callbackRaised(f"the call {describe(call)} from a thread", exc)
+            if timed:
+                self._measured(call, began)
+
+    def _runTimers(self, now: float, mark: int, timed: bool) -> int:
+        """The calls due at `now` that were made before the mark; how many they were."""
+        timers = self._timers
+        count = 0
+        try:
+            while (call := timers.take(now, mark)) is not None:
+                count += 1
+                function, args, kw = call.func, call.args, call.kw
+                call.func = call.args = call.kw = None
+                began = self._seconds() if timed else 0.0
+                try:
+                    function(*args, **kw)  # type: ignore[misc]  # a live call has all three
+                except BaseException as exc:
+                    made = f", made at {call.creator}" if call.creator else ""
+                    self.callbackRaised(f"the delayed call {describe(function)}{made}", exc)
+                if timed:
+                    self._measured(function, began)
+                # Nothing of a call that was made outlives it, in this frame either.
+                function = args = kw = None
+        finally:
+            timers.putBack()
+        return count
+
+    def _dispatchTimed(self, events: Sequence[tuple[int, int]]) -> None:
+        """What `turns` does with a batch, with a look at the clock around each callback."""
+        tables: tuple[tuple[int, dict[int, Any], str], ...] = (
+            (_NOT_WRITABLE, self._descriptors.readers, "doRead"),
+            (_NOT_READABLE, self._descriptors.writers, "doWrite"),
+        )
+        for fd, bits in events:
+            for mask, table, method in tables:
+                owner = table.get(fd) if bits & mask else None
+                if owner is not None:
+                    began = self._seconds()
+                    try:
+                        why = getattr(owner, method)()
+                    except BaseException as exc:
+                        self.raised(owner, exc)
+                    else:
+                        if why:
+                            self._answered(owner, why, reading=method == "doRead")
+                    self._measured(owner, began)
+
+    def _measured(self, what: object, began: float) -> None:
+        took = self._seconds() - began
+        if took > SLOW:
+            reportSlow(what, took, self.observers, self.logLimit if self.debug else None)
+
+    # When callbacks raise.
+
+    def raised(self, owner: Any, exc: BaseException) -> None:
+        """A callback about `owner`, which can be lost, raised: that one is lost, nothing else."""
+        if isinstance(exc, Exception):
+            reason = failure.Failure(exc)
+            failure.log(f"{nameOf(owner)} raised", reason)
+            self.lose(owner, reason)
+        else:
+            self.escape(exc)
+
+    def callbackRaised(self, what: str, exc: BaseException) -> None:
+        """A callback with nothing to lose raised: it is logged."""
+        if isinstance(exc, Exception):
+            failure.log(f"{what} raised", exc)
+        else:
+            self.escape(exc)
+
+    def escape(self, exc: BaseException) -> None:
+        """Shut down in order, and let `exc` leave `run()` then; the first one wins."""
+        if self.escaping is None:
+            self.escaping = exc
+        self.stopWanted = self.going
+
+    def lose(self, owner: Any, reason: failure.Failure) -> None:
+        """Out of the tables, and `connectionLost`."""
+        if not hasattr(owner, "abandon"):  # what the reactor owns gets out by itself
+            self._descriptors.removeOwner(owner)
+        try:
+            owner.connectionLost(reason)
+        except BaseException as exc:
+            self.callbackRaised(f"connectionLost of {nameOf(owner)}", exc)
+
+    def _answered(self, owner: Any, why: object, *, reading: bool) -> None:
+        """A foreign descriptor answered that it has ended: an exception, a Failure, or any other true value."""
+        if isinstance(why, failure.Failure):
+            reason = why
+        elif isinstance(why, BaseException):
+            reason = failure.Failure(why)
+        else:
+            reason = failure.Failure(error.ConnectionLost(f"{nameOf(owner)} ended with {why!r}"))
+        if reading and type(reason.value) is error.ConnectionDone and hasattr(owner, "readConnectionLost"):
+            for fd in self._descriptors.numbers(owner, self._descriptors.readers):
+                self._descriptors.removeReader(fd)
+            try:
+                owner.readConnectionLost(reason)
+            except BaseException as exc:
+                self.raised(owner, exc)
+        else:
+            self.lose(owner, reason)

@@ -1,0 +1,829 @@
+"""The reactor: its life (new, running, stopped, closed), and everything that it offers.
+
+What it is made of lives next door: the loop, timers, triggers, the waker, signals, the tables of descriptors. Long
+because it is the list of all that a reactor offers, each in a few lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+import threading
+import warnings
+import weakref
+
+from calandria import _default, _registry, error, failure
+from calandria._debug import CHECKED, CheckedList, callerPlace, checked, reportLeaks
+from calandria._descriptors import Descriptors
+from calandria._loop import Loop
+from calandria._signals import SignalHandlers
+from calandria._threads import ThreadCalls
+from calandria._timers import DelayedCall, Timers, checkDelay
+from calandria._triggers import SystemEvent, taken
+from calandria._waker import Waker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Literal, Protocol, Self
+
+    from calandria import interfaces
+    from calandria._backend import Backend
+    from calandria._connector import Connector
+    from calandria._endpoint import ClientEndpoint, DatagramClientEndpoint, DatagramServerEndpoint, ServerEndpoint
+    from calandria._hooks import Observers
+    from calandria._loop import Flushing
+    from calandria._port import Port
+    from calandria.protocol import AbstractDatagramProtocol, ClientFactory, Factory
+    from calandria.threads import ThreadPool
+
+    class Owned(Protocol):
+        """What a reactor keeps alive and ends: a transport, a port, a connector."""
+
+        def abandon(self, reason: failure.Failure) -> None: ...
+        def forked(self) -> None: ...
+
+
+logger = logging.getLogger("calandria")
+
+# Calls that the last drain of a run makes at the most, so that calls that make calls cannot keep it for ever.
+LAST_DRAIN = 10_000
+# For the at-fork hook, which is set up with the first reactor: it cannot be undone, and importing must do nothing.
+_alive: weakref.WeakSet[Reactor] = weakref.WeakSet()
+_forkHook: list[Callable[[], None]] = []
+
+
+class Reactor:
+    """Owns a backend, and every open transport, port and connector; used on the thread that runs it.
+
+    `backend` is the name of a backend, a Backend class or an instance; None takes the environment variable
+    CALANDRIA_BACKEND and then the best one available. Other options go to the backend. `debug` (or CALANDRIA_DEBUG=1)
+    reports slow callbacks, calls from wrong threads and what is left open at `close()`; `plugins` calls the hooks of
+    installed plugins.
+
+    Raises error.BackendUnavailable, and TypeError for options that the backend does not take.
+    """
+
+    shutdownTimeout: float | None = 30.0
+    """How long (seconds) stopping waits for the Deferreds of 'before shutdown' triggers; None: for ever."""
+    threadTimeout: float | None = 10.0
+    """How long (seconds) stopping waits for jobs that run in the thread pool; None: for ever."""
+
+    def __init__(
+        self,
+        backend: str | type[Backend] | Backend | None = None,
+        *,
+        debug: bool = False,
+        plugins: bool = False,
+        **backendOptions: Any,
+    ) -> None:
+        self._state: Literal["new", "running", "stopped", "closed", "forked"] = "closed"
+        self._dead = False
+        self.debug = debug or os.environ.get("CALANDRIA_DEBUG", "") not in ("", "0")
+        self.plugins = plugins
+        self.backend: Backend = _registry.makeBackend(backend, backendOptions)
+        self.running = False
+        self.seconds: Callable[[], float] = self.backend.seconds
+        self.timers = Timers(self.seconds)
+        self.descriptors = Descriptors(self.backend, self._evicted)
+        self.unsent: list[Flushing] = CheckedList(self) if self.debug else []
+        self.owned: dict[Owned, None] = {}
+        self.lingering = 0
+        self.reserve: int | None = None
+        self.announce: Callable[[], None] | None = None
+        self.observers: Observers | None = None
+        self._onPending: Callable[[], None] | None = None
+        self._calls = ThreadCalls()
+        self.loop = Loop(self.backend, self.timers, self.descriptors, self.unsent, self._calls, self._beginStop)
+        self.loop.debug = self.debug
+        self._signals: SignalHandlers | None = None
+        self._events: dict[str, SystemEvent] = {}
+        self._thread: int | None = None
+        self._stopping = False
+        self._waitLimit: DelayedCall | None = None
+        self._pool: ThreadPool | None = None
+        self._poolSize: int | None = None
+        self._resolver: Any = None
+        self._waker: Waker | None = None
+        self.exitSignal: int | None = None
+        try:
+            pair = self.backend.socketpair()
+            if pair is not None:
+                self._waker = Waker(pair)
+                self.descriptors.addReader(self._waker.fileno(), self._waker)
+        except BaseException:
+            self._release()
+            raise
+        self._state = "new"
+        if not _forkHook and hasattr(os, "register_at_fork"):
+            _forkHook.append(_afterForkInChild)
+            os.register_at_fork(after_in_child=_afterForkInChild)
+        _alive.add(self)
+        if self.debug:
+            for name in CHECKED:
+                setattr(self, name, checked(self, name))
+        _registry.reactorCreated(self)
+
+    # Running and stopping.
+
+    def run(self, installSignalHandlers: bool | Literal["force"] = True) -> None:
+        """Run until `stop()`, SIGINT or SIGTERM; may be called again afterwards.
+
+        In the main thread, signals whose handlers are still the default ones are taken and put back at the end; "force"
+        takes them from the host too. A KeyboardInterrupt, SystemExit or the like that came out of a callback leaves
+        from here, after an orderly shutdown. Raises error.ReactorAlreadyRunning, error.ReactorClosed,
+        error.ForkedReactor.
+        """
+        self.startRunning(installSignalHandlers)
+        self.mainLoop()
+
+    def startRunning(self, installSignalHandlers: bool | Literal["force"] = True) -> None:
+        """The first half of `run`, for a host that then calls `mainLoop` or, again and again, `iterate`."""
+        self.checkUsable()
+        loop = self.loop
+        if loop.going or loop.turning:
+            raise error.ReactorAlreadyRunning("this reactor runs already")
+        loop.going = True
+        loop.stopWanted = self._stopping = False
+        loop.escaping = None
+        self._state = "running"
+        self.exitSignal = None
+        self._thread = threading.get_ident()
+        self._calls.sealed = False
+        self.observers = loop.observers = _registry.observer(self)
+        if installSignalHandlers:
+            self._signals = SignalHandlers(self._signalled, self._hurry)
+        self._force = installSignalHandlers == "force"
+        self._before = _default.entered(self)
+        _registry.reactorStarting(self)
+        self.fireSystemEvent("startup")
+
+    def mainLoop(self) -> None:
+        """The second half of `run`: turns until the reactor has stopped, then the end of the run."""
+        loop = self.loop
+        try:
+            while loop.going:
+                try:
+                    loop.turns(None, once=False)
+                except BaseException as exc:
+                    # Not out of a callback (those are caught where they are called) but out of the loop itself: the
+                    # backend's poll, or a signal handler that raised while nothing was being called.
+                    again = loop.escaping is not None
+                    loop.escape(exc)
+                    if again and loop.going:
+                        self._stopNow()
+        finally:
+            self._finish()
+
+    def iterate(self, delay: float | None = 0.0) -> None:
+        """One turn, which sleeps for `delay` seconds at the most (None: until something happens) and ends with a flush.
+
+        For hosts that drive the reactor: it need not have been started. Raises error.ReactorAlreadyRunning inside a
+        callback.
+        """
+        self.checkUsable()
+        loop = self.loop
+        if loop.turning:
+            raise error.ReactorAlreadyRunning("iterate() was called inside one of this reactor's own callbacks")
+        if delay is not None:
+            checkDelay(delay)
+        started = loop.going
+        self._thread = threading.get_ident()
+        self._calls.sealed = False
+        self.announce = None
+        before = _default.entered(self) if not started else None
+        try:
+            loop.turns(delay, once=True)
+        except BaseException as exc:
+            loop.escape(exc)
+        finally:
+            if not started:
+                _default.left(before)
+            self.announce = self._onPending
+        if self._dead:
+            self.checkUsable()
+        if started and not loop.going:
+            self._finish()
+        elif not loop.going and loop.escaping is not None:
+            escaping, loop.escaping = loop.escaping, None
+            raise escaping
+
+    doIteration = iterate
+
+    def stop(self) -> None:
+        """Begin to stop: at the end of this turn the 'shutdown' event is fired, and in its course connections are lost.
+
+        Raises error.ReactorNotRunning if the reactor does not run or is stopping already.
+        """
+        self.checkUsable()
+        going = self.loop.going
+        if not going or self._stopping:
+            raise error.ReactorNotRunning("this reactor is stopping already" if going else "this reactor does not run")
+        self._stopping = self.loop.stopWanted = True
+
+    def crash(self) -> None:
+        """Leave the loop after this turn without any shutdown: connections, ports and timers stay for the next run."""
+        self.checkUsable()
+        self.loop.going = self.loop.stopWanted = self.running = False
+        for event in self._events.values():
+            event.forget()
+
+    def wakeUp(self) -> None:
+        """Make a sleeping reactor go through a turn; from any thread or signal handler."""
+        if self._state == "forked":
+            raise error.ForkedReactor("this reactor is the parent process's: make a new one after a fork")
+        if self._waker is not None:
+            self._waker.wake()
+
+    def close(self) -> None:
+        """Lose what still lives (error.ConnectionLost, once each) and release every descriptor; idempotent.
+
+        Afterwards every use raises error.ReactorClosed. Raises error.ReactorAlreadyRunning while the reactor runs.
+        """
+        if self._state in ("closed", "forked"):
+            return
+        if self.loop.going or self.loop.turning:
+            raise error.ReactorAlreadyRunning("a running reactor cannot be closed: stop() it first")
+        if self.debug:
+            reportLeaks(self)
+        self.disconnectAll()
+        self._endThreads()
+        self._state = "closed"
+        self._calls.sealed = True
+        self._drain()
+        if self._resolver is not None and hasattr(self._resolver, "close"):
+            self._resolver.close()
+        self._release()
+        _alive.discard(self)
+
+    def __enter__(self) -> Self:
+        self.checkUsable()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.loop.going:
+            # An exception has left a run that a host drives by iterate().
+            self._stopNow()
+            self._finish()
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", "closed") not in ("closed", "forked"):
+            # A program that ends takes everything with it anyway.
+            if not sys.is_finalizing():
+                warnings.warn(f"unclosed reactor {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self._release()
+
+    def __repr__(self) -> str:
+        backend = getattr(self, "backend", None)
+        name = getattr(backend, "name", "?")
+        return f"<Reactor on {name}, {getattr(self, '_state', 'closed')}, at {id(self):#x}>"
+
+    @property
+    def usable(self) -> bool:
+        """Whether the reactor is neither closed nor inherited over a fork."""
+        return self._state not in ("closed", "forked")
+
+    @property
+    def inherited(self) -> bool:
+        """Whether the reactor is the parent process's."""
+        return self._state == "forked"
+
+    @property
+    def busy(self) -> bool:
+        """Whether the reactor holds a port, a connection, a foreign descriptor or a timer."""
+        foreign = len(self.descriptors) - (self._waker is not None)
+        return bool(self.owned or self.timers.live or foreign > 0)
+
+    @property
+    def inAnotherThread(self) -> bool:
+        """Whether the reactor runs, and in another thread than the caller's."""
+        return (self.loop.going or self.loop.turning) and self._thread != threading.get_ident()
+
+    def isInIOThread(self) -> bool:
+        """Whether the calling thread is the one that runs, or last ran, this reactor."""
+        return self._thread == threading.get_ident()
+
+    # System events.
+
+    def addSystemEventTrigger(
+        self, phase: str, eventType: str, callable: Callable[..., object], *args: Any, **kw: Any
+    ) -> tuple[str, Any]:
+        """Call `callable` 'before', 'during' or 'after' the event 'startup', 'shutdown' or any other; once.
+
+        'during' waits for the Deferreds that 'before' triggers return. Gives an identifier for
+        removeSystemEventTrigger. Raises BadPhase (a KeyError and a ValueError) and TypeError.
+        """
+        self.checkUsable()
+        return eventType, self._event(eventType).add(phase, callable, args, kw)
+
+    def removeSystemEventTrigger(self, triggerID: tuple[str, Any]) -> None:
+        """Take back a trigger. Raises TypeError for anything else, KeyError or ValueError if it is not there any more."""
+        eventType, trigger = taken(triggerID)
+        self._events[eventType].remove(trigger)
+
+    def fireSystemEvent(self, eventType: str) -> None:
+        """Call the triggers of an event."""
+        self.checkUsable()
+        self._event(eventType).fire()
+
+    def callWhenRunning(self, callable: Callable[..., object], *args: Any, **kw: Any) -> tuple[str, Any] | None:
+        """Call now if the reactor runs (None is returned), else as soon as it does."""
+        self.checkUsable()
+        if self.running:
+            callable(*args, **kw)
+            return None
+        return self.addSystemEventTrigger("after", "startup", callable, *args, **kw)
+
+    def _event(self, eventType: str) -> SystemEvent:
+        event = self._events.get(eventType)
+        if event is None:
+            inner = {"startup": self._startUp, "shutdown": self._shutDown}.get(eventType)
+            event = self._events[eventType] = SystemEvent(inner, self.loop.escape)
+        return event
+
+    def _startUp(self) -> None:
+        """The reactor's own part 'during startup'."""
+        if not self.loop.going or self._stopping:
+            return
+        self.running = True
+        if self._signals is not None:
+            fd = self._waker.signalFileno() if self._waker is not None else None
+            self._signals.install(fd, force=self._force)
+        if self._pool is not None:
+            self._pool.start()
+
+    def _shutDown(self) -> None:
+        """The reactor's own part 'during shutdown': what was written gets one last chance, then everything is lost."""
+        if self._waitLimit is not None:
+            if self._waitLimit.active():
+                self._waitLimit.cancel()
+            self._waitLimit = None
+        self.loop.going = self.running = False
+        self.loop.flush()
+        self.disconnectAll()
+
+    def _beginStop(self) -> None:
+        """End of the turn in which `stop()` was called."""
+        self._stopping, self.loop.stopWanted = True, False
+        startup = self._events.get("startup")
+        if startup is not None:
+            startup.forget()
+        event = self._event("shutdown")
+        if event.waiting:
+            return
+        event.fire()
+        if event.waiting and self.shutdownTimeout is not None:
+            self._waitLimit = self.callLater(self.shutdownTimeout, self._waitedLongEnough)
+
+    def _stopNow(self) -> None:
+        """The whole of 'shutdown' without another turn."""
+        self._stopping = True
+        event = self._event("shutdown")
+        event.fire()
+        event.proceed()
+
+    def _waitedLongEnough(self) -> None:
+        logger.error(
+            "stopping without the Deferreds of 'before shutdown' triggers: not fired in %s s", self.shutdownTimeout
+        )
+        self._event("shutdown").proceed()
+
+    def _finish(self) -> None:
+        """The end of a run: signals, the pool, and the promise that a call from a thread has run or raised."""
+        if self._state == "forked":
+            raise error.ForkedReactor("this reactor is the parent process's: its run ends here, in the child")
+        try:
+            if self._signals is not None:
+                self._signals.restore()
+                self._signals = None
+        finally:
+            try:
+                self._endThreads()
+            finally:
+                self._state = "stopped"
+                self._calls.sealed = True
+                self._drain()
+                _default.left(self._before)
+                self._before = None
+                self.announce = self._onPending
+        _registry.reactorStopped(self)
+        escaping, self.loop.escaping = self.loop.escaping, None
+        if escaping is not None:
+            raise escaping
+
+    def disconnectAll(self) -> None:
+        """Lose every port, connection and foreign descriptor: error.ConnectionLost, once each."""
+        foreign = self.removeAll()
+        while self.owned:
+            owned = next(iter(self.owned))
+            reason = failure.Failure(error.ConnectionLost("the reactor was stopped"))
+            try:
+                owned.abandon(reason)
+            except BaseException as exc:
+                self.loop.callbackRaised(f"ending {owned!r}", exc)
+            self.owned.pop(owned, None)
+        for descriptor in foreign:
+            self.loop.lose(descriptor, failure.Failure(error.ConnectionLost("the reactor was stopped")))
+
+    # Signals.
+
+    def _signalled(self, number: int) -> None:
+        self.exitSignal = number
+        self._fromHandler(self._stopUnlessStopping)
+
+    def _stopUnlessStopping(self) -> None:
+        if self.loop.going and not self._stopping:
+            self.stop()
+
+    def _hurry(self) -> None:
+        # A storm of signals is one wish.
+        if not self.loop.stopWanted and self._stopping and len(self._calls.calls) < 16:
+            self._fromHandler(self._proceed)
+
+    def _fromHandler(self, function: Callable[[], None]) -> None:
+        try:
+            self.callFromThread(function)
+        except (error.ReactorNotRunning, error.ForkedReactor):
+            pass
+
+    def _proceed(self) -> None:
+        event = self._event("shutdown")
+        if event.waiting:
+            event.proceed()
+
+    # Time.
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any, **kw: Any) -> DelayedCall:
+        """Call `callable(*args, **kw)` in `delay` seconds (0 or more, `inf` too), in a later turn.
+
+        Raises ValueError for a negative delay or NaN, TypeError for what is not callable.
+        """
+        if not delay >= 0:
+            checkDelay(delay)
+        if not _callable(callable):
+            raise TypeError(f"callLater takes a callable, not {callable!r}")
+        if self._dead:
+            self.checkUsable()
+        timers = self.timers
+        call = DelayedCall(timers, timers.seconds() + delay, callable, args, kw)
+        timers.push(call)
+        if self.announce is not None:
+            self.pending()
+        if self.debug:
+            call.creator = callerPlace()
+        return call
+
+    def getDelayedCalls(self) -> list[DelayedCall]:
+        """The calls that are still to be made, in no order."""
+        return self.timers.pending()
+
+    # Threads.
+
+    def callFromThread(self, callable: Callable[..., object], *args: Any, **kw: Any) -> None:
+        """Call `callable(*args, **kw)` in the reactor's thread, in a later turn; each thread's calls in their order.
+
+        From any thread, signal handler or `__del__`. A call that does not raise has been made before `run()` returns
+        (one made before the first run: before that run returns). Raises error.ReactorNotRunning, error.ReactorClosed,
+        error.ForkedReactor, TypeError.
+        """
+        if not _callable(callable):
+            raise TypeError(f"callFromThread takes a callable, not {callable!r}")
+        if not self._calls.add(callable, args, kw):
+            self.checkUsable()
+            raise error.ReactorNotRunning("this reactor has stopped: the call will not be made")
+        waker = self._waker
+        if waker is not None and not waker.awake:
+            waker.wake()
+        if self.announce is not None:
+            self.pending()
+
+    def callInThread(self, callable: Callable[..., object], *args: Any, **kw: Any) -> None:
+        """Call in a thread of the pool; an exception is logged, the result dropped. Raises error.QueueFull."""
+        self.getThreadPool().callInThread(callable, *args, **kw)
+
+    def getThreadPool(self) -> ThreadPool:
+        """The reactor's pool of threads: made when first asked for, running while the reactor does."""
+        self.checkUsable()
+        if self._pool is None:
+            from calandria.threads import ThreadPool
+
+            self._pool = ThreadPool(0, self._poolSize or 10, name="calandria", spawn=self.backend.callInThread)
+            if self.running:
+                self._pool.start()
+        return self._pool
+
+    def suggestThreadPoolSize(self, size: int) -> None:
+        """Let the pool have `size` threads at the most."""
+        self.checkUsable()
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"a pool has 1 thread or more, not {size!r}")
+        self._poolSize = size
+        if self._pool is not None:
+            self._pool.adjustPoolsize(0, size)
+
+    def _endThreads(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop(self.threadTimeout)
+
+    def _drain(self) -> None:
+        """Make the calls that wait in the sealed queue."""
+        dropped = self.loop.drain(LAST_DRAIN)
+        if dropped:
+            logger.error("%d calls from threads were dropped: the last drain makes %d", dropped, LAST_DRAIN)
+
+    # Names.
+
+    @property
+    def nameResolver(self) -> interfaces.HostnameResolver:
+        """What turns host names into addresses, in threads of its own unless another one was installed."""
+        if self._resolver is None:
+            self.checkUsable()
+            self._resolver = _registry.resolver(self)
+            if self._resolver is None:
+                from calandria._resolver import ThreadedResolver
+
+                self._resolver = ThreadedResolver(self)
+        return self._resolver  # type: ignore[no-any-return]  # a plugin's resolver is what it says it is
+
+    def installNameResolver(self, resolver: interfaces.HostnameResolver) -> interfaces.HostnameResolver:
+        """Use another resolver; gives the one used so far. Raises TypeError."""
+        if not hasattr(resolver, "resolveHostName"):
+            raise TypeError(f"a name resolver has a method resolveHostName; {resolver!r} has none")
+        before = self.nameResolver
+        self._resolver = resolver
+        return before
+
+    # Foreign descriptors.
+
+    def addReader(self, reader: interfaces.ReadDescriptor) -> None:
+        """Call `reader.doRead()` whenever its descriptor may be read, from the next poll on.
+
+        Raises error.UnsupportedDescriptor for a regular file, a directory, or what the backend cannot watch.
+        """
+        self.checkUsable()
+        fd = self._foreign(reader, self.descriptors.readers)
+        self.descriptors.addReader(fd, reader)
+
+    def addWriter(self, writer: interfaces.WriteDescriptor) -> None:
+        """Call `writer.doWrite()` whenever its descriptor may be written, from the next poll on; else as `addReader`."""
+        self.checkUsable()
+        fd = self._foreign(writer, self.descriptors.writers)
+        self.descriptors.addWriter(fd, writer)
+
+    def removeReader(self, reader: interfaces.ReadDescriptor) -> None:
+        """No longer read; nothing if it was not being read. Works when the descriptor is closed already."""
+        for fd in self.descriptors.numbers(reader, self.descriptors.readers):
+            self.descriptors.removeReader(fd)
+
+    def removeWriter(self, writer: interfaces.WriteDescriptor) -> None:
+        """No longer write; nothing if it was not being written. Works when the descriptor is closed already."""
+        for fd in self.descriptors.numbers(writer, self.descriptors.writers):
+            self.descriptors.removeWriter(fd)
+
+    def removeAll(self) -> list[interfaces.ReadDescriptor | interfaces.WriteDescriptor]:
+        """Take out all foreign readers and writers and give them; the reactor's own stay."""
+        found = self.foreignDescriptors()
+        for descriptor in found:
+            self.descriptors.removeOwner(descriptor)
+        return found
+
+    def foreignDescriptors(self) -> list[interfaces.ReadDescriptor | interfaces.WriteDescriptor]:
+        """All that was given to `addReader` and `addWriter`."""
+        watched: list[Any] = [*self.getReaders(), *self.getWriters()]
+        return [one for one in dict.fromkeys(watched) if one is not self._waker and not hasattr(one, "abandon")]
+
+    def getReaders(self) -> list[interfaces.ReadDescriptor]:
+        """All that is being read, the reactor's own waker too."""
+        return list(self.descriptors.readers.values())
+
+    def getWriters(self) -> list[interfaces.WriteDescriptor]:
+        """All that is being written."""
+        return list(self.descriptors.writers.values())
+
+    def _foreign(self, descriptor: Any, table: dict[int, Any]) -> int:
+        fd = descriptor.fileno()
+        if not isinstance(fd, int) or fd < 0:
+            raise error.UnsupportedDescriptor(f"{descriptor!r} has no open descriptor: its fileno() is {fd!r}")
+        other = table.get(fd)
+        if other is None or other is not descriptor:
+            try:
+                mode = os.fstat(fd).st_mode
+            except OSError as exc:
+                raise error.UnsupportedDescriptor(f"descriptor {fd} of {descriptor!r}: {exc.strerror}") from None
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                kind = "regular file" if stat.S_ISREG(mode) else "directory"
+                raise error.UnsupportedDescriptor(
+                    f"descriptor {fd} of {descriptor!r} is a {kind}: it is always ready, so no backend can wait for it"
+                )
+            if other is not None:
+                self.descriptors.forget(fd)
+                self._evicted(other)
+        return fd
+
+    def _evicted(self, owner: Any) -> None:
+        reason = error.ConnectionFdescWentAway("its descriptor was closed by somebody else, and the number used again")
+        self.callLater(0, self.loop.lose, owner, failure.Failure(reason))
+
+    # Transports.
+
+    def listen(
+        self,
+        where: str | ServerEndpoint | DatagramServerEndpoint,
+        factory: Factory | AbstractDatagramProtocol,
+    ) -> Any:
+        """Listen at an endpoint: an object such as ListenTCP(8007), or its text, such as "tcp:8007"."""
+        self.checkUsable()
+        return _registry.endpoint(where, "listen").listen(self, factory)
+
+    def connect(
+        self,
+        where: str | ClientEndpoint | DatagramClientEndpoint,
+        factory: ClientFactory | AbstractDatagramProtocol,
+    ) -> Any:
+        """Connect to an endpoint: an object such as ConnectTCP("localhost", 8007), or its text, "tcp:localhost:8007"."""
+        self.checkUsable()
+        return _registry.endpoint(where, "connect").connect(self, factory)
+
+    def listenTCP(
+        self,
+        port: int,
+        factory: Factory,
+        backlog: int = 50,
+        interface: str = "",
+        *,
+        reuseAddress: bool = True,
+        reusePort: bool = False,
+    ) -> Port:
+        """Accept TCP connections at `port` (0: a free one) of `interface`, an address literal ("": all of IPv4).
+
+        Raises ValueError for a bad port, error.CannotListenError.
+        """
+        self.checkUsable()
+        listen: Any = _registry.transport("tcp").listen
+        port_: Port = listen(port, backlog, interface, reuseAddress, reusePort).listen(self, factory)
+        return port_
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int | str,
+        factory: ClientFactory,
+        timeout: float | None = 30.0,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> Connector:
+        """Connect to `port` (a number or a service's name) of `host` (a name or an address literal).
+
+        `timeout` (seconds; None: for ever) covers name resolution and connecting. Failures go to
+        `factory.clientConnectionFailed`, in a later turn.
+        """
+        self.checkUsable()
+        connect: Any = _registry.transport("tcp").connect
+        connector: Connector = connect(host, port, timeout, bindAddress).connect(self, factory)
+        return connector
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """listenX and connectX of transports that others ship."""
+            if name[:6] == "listen":
+                scheme = name[6:]
+            elif name[:7] == "connect":
+                scheme = name[7:]
+            else:
+                scheme = ""
+            if not scheme[:1].isupper():
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            function = _registry.method(name)
+
+            def method(*args: Any, **kw: Any) -> Any:
+                self.checkUsable()
+                return function(self, *args, **kw)
+
+            for attribute in ("__name__", "__qualname__", "__doc__"):
+                setattr(method, attribute, getattr(function, attribute))
+            method.__wrapped__ = function.__get__(self)
+            return method
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_registry.methodNames()})
+
+    # For hosts that drive the reactor.
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when the reactor has something to do. Raises io.UnsupportedOperation if there
+        is none.
+        """
+        self.checkUsable()
+        fd = self.backend.fileno()
+        if fd < 0:
+            import io
+
+            raise io.UnsupportedOperation(
+                f"the backend {self.backend.name!r} has no descriptor that a host could watch"
+            )
+        return fd
+
+    def timeout(self) -> float | None:
+        """How long (seconds) a host may sleep before it calls `iterate()`: 0 if something waits; None: for ever."""
+        self.checkUsable()
+        return self.loop.timeout()
+
+    @property
+    def onPending(self) -> Callable[[], None] | None:
+        """Called when the first stream, timer or call appears outside a turn: the host should call `iterate()` soon."""
+        return self._onPending
+
+    @onPending.setter
+    def onPending(self, function: Callable[[], None] | None) -> None:
+        if function is not None and not callable(function):
+            raise TypeError(f"onPending is a callable or None, not {function!r}")
+        self._onPending = function
+        if not self.loop.turning:
+            self.announce = function
+
+    def pending(self) -> None:
+        """Something appeared: tell the host, once until it has driven us."""
+        announce, self.announce = self.announce, None
+        if announce is not None and not self.loop.turning:
+            announce()
+
+    # What never runs on the hot path.
+
+    def checkUsable(self) -> None:
+        """Raise error.ReactorClosed or error.ForkedReactor if that is what we are."""
+        if self._state == "closed":
+            raise error.ReactorClosed("this reactor was closed")
+        if self._state == "forked":
+            raise error.ForkedReactor("this reactor is the parent process's: make a new one after a fork")
+
+    def _release(self) -> None:
+        """Give back every descriptor and let go of everything."""
+        self._state = "closed"
+        self._dead = True
+        if self._waker is not None:
+            self.descriptors.forget(self._waker.fileno())
+            self._waker.close()
+            self._waker = None
+        if self.reserve is not None:
+            os.close(self.reserve)
+            self.reserve = None
+        self.descriptors.clear()
+        self.backend.close()
+        for call in self.timers.pending():
+            call.cancel()
+        self._events.clear()
+        self.owned.clear()
+        self.unsent.clear()
+        self._resolver = self._pool = self._signals = self.observers = None
+        self._onPending = self.announce = None
+        # Bound to us; without them nothing is left of us but plain references.
+        self.descriptors = Descriptors(_Nothing(), _ignore)
+        self.loop = Loop(self.backend, self.timers, self.descriptors, self.unsent, self._calls, _ignore)
+        for name in CHECKED:
+            self.__dict__.pop(name, None)
+
+    def _forked(self) -> None:
+        """We are a copy in a child process: leave all that is the parent's alone, and be of no use."""
+        self._state = "forked"
+        self._dead = True
+        self.loop.going = self.loop.stopWanted = self.running = False
+        self._calls.sealed = True
+        self._calls.calls.clear()
+        self.timers.heap.clear()
+        self.unsent.clear()
+        self.descriptors.abandon()
+        for owned in list(self.owned):
+            owned.forked()
+        self.owned.clear()
+        self.announce = self._onPending = None
+        if self._signals is not None:
+            self._signals.restore()
+            self._signals = None
+        if _default.running() is self:
+            _default.left(None)
+
+
+# `callable` is the name that users know for the argument of callLater.
+_callable = callable
+
+
+class _Nothing:
+    """The backend of a closed reactor."""
+
+    def watch(self, fd: int, interest: int) -> None:
+        if interest:
+            raise error.ReactorClosed("this reactor was closed")
+
+
+def _ignore(*args: object) -> None:
+    """Nothing happens in a closed reactor."""
+
+
+def _afterForkInChild() -> None:
+    for reactor in list(_alive):
+        reactor._forked()
+    _alive.clear()

@@ -1,0 +1,62 @@
+"""The waker: how another thread, or a signal, gets a sleeping reactor out of its poll.
+
+A pair of connected sockets from the backend; the reading end is watched like any other descriptor. However often it is
+asked for, at most one byte of ours is under way.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+    from calandria.failure import Failure
+
+
+class Waker:
+    """Owns both ends; `wake` may be called on any thread, in a signal handler and in `__del__`, all else on the
+    reactor's.
+    """
+
+    __slots__ = ("_reading", "_writing", "awake")
+
+    def __init__(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        self._reading, self._writing = pair
+        for end in pair:
+            end.setblocking(False)
+        self.awake = False
+
+    def wake(self) -> None:
+        """See to it that the poll under way, or the next one, returns at once."""
+        if not self.awake:
+            self.awake = True
+            try:
+                self._writing.send(b"\0")
+            except OSError:
+                pass  # full: it will wake all the same; closed: nobody sleeps any more
+
+    def fileno(self) -> int:
+        return self._reading.fileno()
+
+    def signalFileno(self) -> int:
+        """The descriptor for signal.set_wakeup_fd."""
+        return self._writing.fileno()
+
+    def doRead(self) -> None:
+        # First the flag, then the bytes, and the queue (the loop's next step) last: whoever finds the flag still set
+        # has put its call into the queue before we look there. A signal storm may leave more than we read: next turn.
+        self.awake = False
+        try:
+            self._reading.recv(4096)
+        except OSError:
+            pass
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Nothing can be lost here but the reactor itself."""
+
+    def logPrefix(self) -> str:
+        return "the waker"
+
+    def close(self) -> None:
+        self._reading.close()
+        self._writing.close()
