@@ -337,23 +337,21 @@ def _importFailure(info: PluginInfo, exc: BaseException) -> str:
 
 def check(info: PluginInfo, value: Any) -> None:
     """Raise error.PluginError unless a value is what its entry point promises, written for an API that we have."""
-    if info.kind == "transport":
-        from calandria._endpoint import Transport
-
-        kind: Any = type(value)
-        if not issubclass(kind, Transport):
-            raise error.PluginError(f"it is {shown(value)}, and not a calandria.plugin.Transport")
+    if info.kind == "transport" and not _isTransport(value):
+        raise error.PluginError(f"it is {shown(value)}, and not a calandria.plugin.Transport")
     # Of a backend that is no class, the shape is what has to be said.
     says = getattr(value, "API" if info.kind == "plugin" else "api", 1)
-    api: Any = says if info.kind != "backend" or isinstance(value, type) else 1
+    api: Any = says if info.kind != "backend" or issubclass(type(value), type) else 1
     if type(api) is not int or api < 1:
         raise error.PluginError(f"it says that it was written for plugin API {shown(api)}, which is no version")
     if api > API:
         ours = f"this calandria ({_version()}) has API {API}"
         raise error.PluginError(f"it was written for plugin API {api}, and {ours}: it needs a newer one")
-    if info.kind == "transport" and info.name not in (value.scheme, *value.aliases):
-        schemes = " or ".join(repr(scheme) for scheme in (value.scheme, *value.aliases))
-        raise error.PluginError(f"it is known as {info.name!r}, and {value!r} must be known as {schemes}")
+    if info.kind == "transport":
+        schemes: list[str] = [value.scheme, *value.aliases]
+        if info.name not in schemes:
+            known = " or ".join(map(repr, schemes))
+            raise error.PluginError(f"it is known as {info.name!r}, and {value!r} must be known as {known}")
     # Ours are checked by a test instead, for it takes `inspect`.
     if info.kind == "backend" and info is not _builtin.get((info.kind, info.name)):
         from calandria._shapes import backendProblems
@@ -361,6 +359,12 @@ def check(info: PluginInfo, value: Any) -> None:
         problems = list(backendProblems(value, info.name))
         if problems:
             raise error.PluginError("; ".join(problems))
+
+
+def _isTransport(value: object) -> bool:
+    from calandria._endpoint import Transport
+
+    return isinstance(value, Transport)
 
 
 def _version() -> str:

@@ -216,7 +216,7 @@ class Loop:
                 call.func = call.args = call.kw = None
                 began = self._seconds() if timed else 0.0
                 try:
-                    function(*args, **kw)  # type: ignore[misc]  # a live call has all three
+                    function(*args, **kw)  # type: ignore[misc, arg-type]  # a live call has all three
                 except BaseException as exc:
                     made = f", made at {call.creator}" if call.creator else ""
                     self.callbackRaised(f"the delayed call {describe(function)}{made}", exc)

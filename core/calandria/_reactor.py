@@ -518,7 +518,7 @@ class Reactor:
     def suggestThreadPoolSize(self, size: int) -> None:
         """Let the pool have `size` threads at the most."""
         self.checkUsable()
-        if not isinstance(size, int) or size < 1:
+        if size < 1:
             raise ValueError(f"a pool has 1 thread or more, not {size!r}")
         self._poolSize = size
         if self._pool is not None:
@@ -781,7 +781,8 @@ class Reactor:
         self._resolver = self._pool = self._signals = self.observers = None
         self._onPending = self.announce = None
         # Bound to us; without them nothing is left of us but plain references.
-        self.descriptors = Descriptors(_Nothing(), _ignore)
+        nothing: Any = _Nothing()
+        self.descriptors = Descriptors(nothing, _ignore)
         self.loop = Loop(self.backend, self.timers, self.descriptors, self.unsent, self._calls, _ignore)
         for name in CHECKED:
             self.__dict__.pop(name, None)

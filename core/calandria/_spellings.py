@@ -7,6 +7,7 @@ right name.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import functools
 import inspect
@@ -79,20 +80,37 @@ def _field(field: dataclasses.Field[Any], hint: Any) -> Field:
 
 
 def _hintsOf(cls: type) -> dict[str, Any]:
-    """The annotations as objects; one that cannot be evaluated (a name for type checkers only) stays a string."""
-    try:
-        return typing.get_type_hints(cls, include_extras=True)
-    except Exception:
-        hints: dict[str, Any] = {}
-        for base in reversed(cls.__mro__):
-            names = vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
-            for name, annotation in inspect.get_annotations(base).items():
-                alone = types.SimpleNamespace(__annotations__={name: annotation})
-                try:
-                    hints |= typing.get_type_hints(alone, dict(names), dict(vars(base)), include_extras=True)
-                except Exception:
-                    hints[name] = annotation if isinstance(annotation, str) else _text.typeName(annotation)
-        return hints
+    """The annotations as objects. A name that only type checkers know stands for a type that has no text."""
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        module = sys.modules.get(base.__module__)
+        names = _Names({**(vars(module) if module else {}), **vars(base)})
+        for name, annotation in inspect.get_annotations(base).items():
+            alone = types.SimpleNamespace(__annotations__={name: annotation})
+            try:
+                hints |= typing.get_type_hints(alone, {}, names, include_extras=True)
+            except Exception:
+                hints[name] = annotation if isinstance(annotation, str) else _text.typeName(annotation)
+    return hints
+
+
+class _Names(dict[str, Any]):
+    """The names that annotations are made of; one that is missing is made up."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name) if hasattr(builtins, name) else _Unknown(name, (), {})
+
+
+class _Unknown(type):
+    """A type of which nothing is known but the name."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _Unknown(name, (), {})
+
+    def __getitem__(cls, inner: object) -> Any:
+        return cls
 
 
 # Strings.

@@ -362,13 +362,15 @@ class Stream:
     def _poll(self) -> None:
         """Read a channel that is always ready, once a turn."""
         self._polling = None
-        if self.reading:
-            try:
-                self._pollOnce()
-            except BaseException as exc:
-                self.reactor.loop.raised(self, exc)
-            if self.reading and self._polling is None:
-                self._polling = self.reactor.callLater(0, self._poll)
+        try:
+            self._pollOnce()
+        except BaseException as exc:
+            self.reactor.loop.raised(self, exc)
+        self._pollLater()
+
+    def _pollLater(self) -> None:
+        if self.reading and self._polling is None:
+            self._polling = self.reactor.callLater(0, self._poll)
 
     def _pollOnce(self) -> None:
         try:
@@ -398,8 +400,7 @@ class Stream:
             if resume is not None:
                 resume()
         elif getattr(self.channel, "alwaysReady", False):
-            if self._polling is None:
-                self._polling = self.reactor.callLater(0, self._poll)
+            self._pollLater()
         else:
             self.reactor.descriptors.addReader(self.fd, self)
 
@@ -448,7 +449,7 @@ class Stream:
             self._queued = True
             if reactor.announce is not None:
                 reactor.pending()
-        self._chunks.append(data)  # type: ignore[arg-type]  # bytes by now
+        self._chunks.append(data)
         self.bufferedBytes = buffered = self.bufferedBytes + len(data)
         if buffered > HIGH_WATER:
             self._full()
@@ -664,6 +665,7 @@ class Stream:
     def unregisterProducer(self) -> None:
         """The producer has produced all; a connection that waited for it to end may end."""
         self.producer = None
+        self._producerPaused = False
         if self.state in (CLOSING, WRITE_CLOSING, BOTH_CLOSING) and not self._chunks:
             self._enqueue()
 

@@ -260,8 +260,7 @@ def _parseFloat(text: str, literal: bool) -> float:
 def _formatFloat(value: Any) -> tuple[str, bool] | None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 1e16)
-    return (str(int(value)) if whole else repr(value)), False
+    return repr(value).removesuffix(".0"), False
 
 
 # The digits are Twisted's spelling.

@@ -433,17 +433,17 @@ class ClientCreator(Generic[ProtocolT]):
         self, host: str, port: int | str, timeout: float | None = 30.0, bindAddress: tuple[str, int] | None = None
     ) -> defer.Deferred[ProtocolT]:
         """Connect to a TCP port."""
-        factory = _OneConnection(self.reactor, self._build)
+        result, factory = self._begin()
         self.reactor.connectTCP(host, port, factory, timeout=timeout, bindAddress=bindAddress)
-        return factory.result
+        return result
 
     def connectUNIX(
         self, address: str | bytes, timeout: float | None = 30.0, checkPID: bool = False
     ) -> defer.Deferred[ProtocolT]:
         """Connect to a UNIX socket."""
-        factory = _OneConnection(self.reactor, self._build)
+        result, factory = self._begin()
         self.reactor.connectUNIX(address, factory, timeout=timeout, checkPID=checkPID)
-        return factory.result
+        return result
 
     def connectSSL(
         self,
@@ -454,9 +454,14 @@ class ClientCreator(Generic[ProtocolT]):
         bindAddress: tuple[str, int] | None = None,
     ) -> defer.Deferred[ProtocolT]:
         """Connect to a TCP port and secure the connection."""
-        factory = _OneConnection(self.reactor, self._build)
+        result, factory = self._begin()
         self.reactor.connectSSL(host, port, factory, contextFactory, timeout=timeout, bindAddress=bindAddress)
-        return factory.result
+        return result
+
+    def _begin(self) -> tuple[defer.Deferred[ProtocolT], _OneConnection[ProtocolT]]:
+        factory = _OneConnection(self.reactor, self._build)
+        factory.waiting = result = defer.Deferred(factory.cancel)
+        return result, factory
 
 
 class _OneConnection(ClientFactory, Generic[ProtocolT]):
@@ -469,8 +474,7 @@ class _OneConnection(ClientFactory, Generic[ProtocolT]):
         self._build = build
         self._connector: Any = None
         self._connected: interfaces.DelayedCall | None = None
-        self.result: defer.Deferred[ProtocolT] = defer.Deferred(self._cancel)
-        self._waiting: defer.Deferred[ProtocolT] | None = self.result
+        self.waiting: defer.Deferred[ProtocolT] | None = None
 
     def startedConnecting(self, connector: Any) -> None:
         self._connector = connector
@@ -491,7 +495,8 @@ class _OneConnection(ClientFactory, Generic[ProtocolT]):
         if waiting is not None:
             waiting.callback(protocol)
 
-    def _cancel(self, deferred: defer.Deferred[ProtocolT]) -> None:
+    def cancel(self, deferred: defer.Deferred[ProtocolT]) -> None:
+        """The canceller."""
         connector, connected = self._connector, self._connected
         self._release()
         if connected is not None:
@@ -501,9 +506,8 @@ class _OneConnection(ClientFactory, Generic[ProtocolT]):
 
     def _release(self) -> defer.Deferred[ProtocolT] | None:
         """Let go of everything that refers to us, so that no cycle is left; gives the Deferred if it still waits."""
-        waiting, self._waiting = self._waiting, None
+        waiting, self.waiting = self.waiting, None
         self._connector = self._connected = None
-        del self.result
         return waiting
 
 

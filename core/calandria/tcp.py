@@ -8,6 +8,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from calandria._connector import Connector as Connector
     from calandria_tcp import ListenTCP as Binding
     from calandria_tcp import TCPPort as Port
@@ -23,9 +25,8 @@ def makeBinding(interface: str = "", port: int = 0, reuseAddress: bool = False, 
     """How a TCP port is bound: for `reactor.listen(binding, factory)`."""
     from calandria import _registry
 
-    binding: Binding = _registry.transport("tcp").listen(
-        port, interface=interface, reuseAddress=reuseAddress, reusePort=reusePort
-    )
+    endpoint: Any = _registry.transport("tcp").listen
+    binding: Binding = endpoint(port, interface=interface, reuseAddress=reuseAddress, reusePort=reusePort)
     return binding
 
 
@@ -40,7 +41,7 @@ def __getattr__(name: str) -> object:
 
     from calandria import _registry
 
-    module = sys.modules[_registry.transport("tcp").listen.__module__]
+    module = sys.modules[str(getattr(_registry.transport("tcp").listen, "__module__", ""))]
     value = getattr(module, _NAMES[name])
     globals()[name] = value
     return value

@@ -477,49 +477,56 @@ class _Answer:
         self.giveUp()
 
 
-class _ReactorEnds:
-    """A trigger that gives up an answer when it is called, and when the reactor drops it without that."""
+class _Unanswered:
+    """The answers that a reactor owes; only its shutdown trigger holds on to it. Called or dropped, it gives them up."""
 
-    __slots__ = ("_answer",)
+    __slots__ = ("__weakref__", "answers")
 
-    def __init__(self, answer: _Answer) -> None:
-        self._answer = weakref.ref(answer)
+    def __init__(self) -> None:
+        self.answers: weakref.WeakSet[_Answer] = weakref.WeakSet()
 
     def __call__(self) -> None:
-        answer = self._answer()
-        if answer is not None:
+        for answer in list(self.answers):
             answer.giveUp()
 
     __del__ = __call__
 
 
+# One for each reactor that owes answers, or has owed some since it was last stopped.
+_unanswered: weakref.WeakKeyDictionary[Reactor, weakref.ref[_Unanswered]] = weakref.WeakKeyDictionary()
+
+
 def _ask(
     reactor: Reactor,
     answer: _Answer,
-    f: Callable[..., object],
+    f: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> None:
     """In the reactor's thread: find the answer, or see to it that the end of the reactor is one."""
-    deferred: defer.Deferred[Any] = defer.maybeDeferred(f, *args, **kwargs)
-    deferred.addBoth(answer.give)
+    try:
+        result = f(*args, **kwargs)
+    except BaseException as exc:
+        answer.give(failure.Failure(exc))
+        return
+    if not isinstance(result, defer.Deferred):
+        answer.give(result)
+        return
+    result.addBoth(answer.give)
     if answer.given:
         return
     try:
         # In the last drain of a run, when the shutdown is over, this is refused.
         reactor.callFromThread(_nothing)
-        trigger = reactor.addSystemEventTrigger("during", "shutdown", _ReactorEnds(answer))
+        known = _unanswered.get(reactor)
+        unanswered = known() if known is not None else None
+        if unanswered is None:
+            unanswered = _Unanswered()
+            reactor.addSystemEventTrigger("during", "shutdown", unanswered)
+            _unanswered[reactor] = weakref.ref(unanswered)
+        unanswered.answers.add(answer)
     except (error.ReactorNotRunning, error.ForkedReactor):
         answer.giveUp()
-    else:
-        deferred.addBoth(_forget, reactor, trigger)
-
-
-def _forget(_: object, reactor: Reactor, trigger: Any) -> None:
-    try:
-        reactor.removeSystemEventTrigger(trigger)
-    except (KeyError, ValueError, error.ReactorNotRunning):
-        pass  # it was called: the reactor is stopping
 
 
 def _nothing() -> None:

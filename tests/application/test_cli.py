@@ -24,7 +24,7 @@ from calandria.protocol import Factory, Protocol
 from tests.helpers import Program, connectTo, exchange, mergedEnvironment, receiveAll, unusedPort
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 COMMAND = [sys.executable, "-W", "error", "-m", "calandria"]
@@ -147,20 +147,20 @@ def makeError():
 
 
 @pytest.fixture
-def targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current directory, in which `targets.py` is; what it adds to this process is undone."""
-    (tmp_path / "targets.py").write_text(TARGETS)
-    (tmp_path / "broken.py").write_text("import moduleThatIsNotThere\n")
-    (tmp_path / "raising.py").write_text("raise RuntimeError('raised while importing')\n")
+    modules = {
+        "targets": TARGETS,
+        "broken": "import moduleThatIsNotThere\n",
+        "raising": "raise RuntimeError('raised while importing')\n",
+    }
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    before = set(sys.modules)
-    monkeypatch.setattr(sys, "modules", sys.modules)
-    for name in ("targets", "broken", "raising"):
-        if name not in before:
-            monkeypatch.delitem(sys.modules, name, raising=False)
-    return tmp_path
+    yield tmp_path
+    for name in modules:
+        sys.modules.pop(name, None)
 
 
 def start(*arguments: str, env: dict[str, str | None] | None = None) -> Program:
@@ -169,17 +169,23 @@ def start(*arguments: str, env: dict[str, str | None] | None = None) -> Program:
 
 
 def call(
-    *arguments: str, env: dict[str, str | None] | None = None, python: Sequence[str] = (), **kwargs: Any
+    *arguments: str,
+    env: dict[str, str | None] | None = None,
+    python: Sequence[str] = (),
+    stdout: Any = subprocess.PIPE,
+    preexec_fn: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """A command that ends by itself, in a process of its own."""
     return subprocess.run(
         [COMMAND[0], *python, *COMMAND[1:], *arguments],
         env=mergedEnvironment(env),
         stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        preexec_fn=preexec_fn,
         text=True,
         timeout=60,
         check=False,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs},
     )
 
 
@@ -291,7 +297,8 @@ def test_anExceptionInAProtocolIsLoggedAndServingGoesOn(targets: Path) -> None:
         port = listeningPort(program)
         with connectTo(port) as peer:
             peer.sendall(b"raise")
-            assert receiveAll(peer) == b""
+            with pytest.raises(ConnectionResetError):
+                peer.recv(1)
         assert exchange(port, b"still there") == b"still there"
         assert program.stop() == 0
         assert program.output.count("RuntimeError: a protocol raised this") == 1
@@ -318,7 +325,8 @@ def test_echoListensWithoutBeingToldWhere(capsys: pytest.CaptureFixture[str]) ->
             holder.bind(("127.0.0.1", 8007))
             holder.listen()
         except OSError as exc:
-            assert exc.errno == errno.EADDRINUSE  # somebody else holds it: that does as well
+            if exc.errno != errno.EADDRINUSE:  # somebody else holds it: that does as well
+                raise
         said = refusal(capsys, 3, "run", "echo")
     assert said.startswith("calandria: cannot listen on tcp:8007:interface=127.0.0.1: ")
 
@@ -362,20 +370,25 @@ def test_aFactoryIsTakenAsItIs(targets: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("ecko", "TARGET must be module:attribute or one of echo, discard, daytime, qotd, chargen, time, not 'ecko'; "
-                 "did you mean 'echo'?"),
+        ("ecko", "or one of echo, discard, daytime, qotd, chargen, time, not 'ecko'; did you mean 'echo'?"),
         ("targets", "TARGET must be module:attribute or one of"),
         ("targets:", "TARGET must be module:attribute or one of"),
         (":Upper", "TARGET must be module:attribute or one of"),
         (".targets:Upper", "TARGET must be module:attribute or one of"),
-        ("moduleThatIsNotThere:Upper", "cannot find moduleThatIsNotThere:Upper: No module named 'moduleThatIsNotThere'"),
+        (
+            "moduleThatIsNotThere:Upper",
+            "cannot find moduleThatIsNotThere:Upper: No module named 'moduleThatIsNotThere'",
+        ),
         ("moduleThatIsNotThere.inner:Upper", "No module named 'moduleThatIsNotThere'"),
         ("targets.inner:Upper", "No module named 'targets.inner'; 'targets' is not a package"),
         ("targets..inner:Upper", "cannot find targets..inner:Upper"),
         ("targets:Uper", "cannot find targets:Uper: targets has no attribute 'Uper'; did you mean 'Upper'?"),
         ("targets:rooms.outer.Upper", "targets:rooms has no attribute 'outer'"),
         ("targets:rooms.inner.Uper", "targets:rooms.inner has no attribute 'Uper'; did you mean 'Upper'?"),
-        ("targets:number", "targets:number is an instance of int; TARGET must be a Protocol class, a Factory, or a callable"),
+        (
+            "targets:number",
+            "targets:number is an instance of int; TARGET must be a Protocol class, a Factory, or a callable",
+        ),
         ("targets:makeInstance", "targets:makeInstance returned an instance of Upper; it must return a Protocol class"),
         ("targets:makeNothing", "targets:makeNothing returned None; it must return a Protocol class or a Factory"),
         ("targets:WithArguments", "targets:WithArguments is called with nothing, but"),
@@ -458,7 +471,10 @@ def test_oneEndpointInUseClosesTheOthers(targets: Path) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "said"),
     [
-        ("", ""),
+        ("", "--listen takes an endpoint such as tcp:8007:interface=127.0.0.1"),
+        ("8007", "--listen takes an endpoint such as tcp:8007:interface=127.0.0.1"),
+        (":8007", "--listen takes an endpoint such as tcp:8007:interface=127.0.0.1"),
+        ("127.0.0.1:8007", "--listen takes an endpoint such as tcp:8007:interface=127.0.0.1"),
         ("tcp", "port"),
         ("tcp:", "port"),
         ("tcp:eighty", "eighty"),
@@ -471,7 +487,8 @@ def test_oneEndpointInUseClosesTheOthers(targets: Path) -> None:
 )
 def test_endpointsThatCannotBeRead(capsys: pytest.CaptureFixture[str], endpoint: str, said: str) -> None:
     text = refusal(capsys, 2, "run", "echo", "--listen", endpoint)
-    assert text.startswith(f"calandria: --listen {endpoint}: ")
+    assert text.startswith("calandria: --listen ")
+    assert endpoint in text
     assert said in text
 
 
@@ -576,7 +593,17 @@ def test_aDisabledPluginIsShownAsSuch(capsys: pytest.CaptureFixture[str], monkey
 def test_allAboutATransport(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "info", "tcp"]) == 0
     output = capsys.readouterr().out
-    for expected in ("transport tcp", "listenTCP", "connectTCP", "port", "backlog", "int", "50", "interface", "timeout"):
+    for expected in (
+        "transport tcp",
+        "listenTCP",
+        "connectTCP",
+        "port",
+        "backlog",
+        "int",
+        "50",
+        "interface",
+        "timeout",
+    ):
         assert expected in output
 
 
@@ -585,8 +612,10 @@ def test_allAboutATransportForPrograms(capsys: pytest.CaptureFixture[str]) -> No
     assert (told["kind"], told["name"], told["state"]) == ("transport", "tcp", "ok")
     spellings = {spelling["use"]: spelling for spelling in told["spellings"]}
     fields = {field["name"]: field for field in spellings["listen"]["fields"]}
-    assert fields["port"] == {"name": "port", "type": "int", "required": True, "default": None, "textual": True}
-    assert fields["backlog"] == {"name": "backlog", "type": "int", "required": False, "default": 50, "textual": True}
+    keys = {"name", "type", "takes", "required", "default", "textual", "doc"}
+    assert all(set(field) == keys for field in fields.values())
+    assert fields["port"].items() >= {"type": "int", "required": True, "default": None, "textual": True}.items()
+    assert fields["backlog"].items() >= {"type": "int", "required": False, "default": 50, "textual": True}.items()
     assert spellings["connect"]["fields"][0]["name"] == "host"
 
 
@@ -643,9 +672,7 @@ def test_commandOfAPlugin(capsys: pytest.CaptureFixture[str]) -> None:
     assert "invalid choice: 'greet'" in refusal(capsys, 2, "greet", "me")
 
 
-def test_aPluginThatFailsToAddItsCommand(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_aPluginThatFailsToAddItsCommand(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     from calandria import plugin
 
     class Broken:
@@ -668,7 +695,8 @@ def test_aPluginThatFailsToAddItsCommand(
 def test_theInstalledCommandIsTheSame() -> None:
     import importlib_metadata
 
-    (entry,) = importlib_metadata.entry_points(group="console_scripts", name="calandria")
+    distribution: Any = importlib_metadata.distribution("calandria")
+    (entry,) = distribution.entry_points.select(group="console_scripts", name="calandria")
     assert entry.load() is main
 
 
@@ -709,8 +737,10 @@ def test_noCommand(capsys: pytest.CaptureFixture[str]) -> None:
         (["rum", "echo"], "invalid choice: 'rum'"),
         (["rum", "echo"], "; did you mean 'run'?"),
         (["run"], "TARGET"),
-        (["run", "echo", "--lisen", "tcp:0"], "calandria run: error: unrecognized arguments: --lisen tcp:0; "
-                                              "did you mean '--listen'?"),
+        (
+            ["run", "echo", "--lisen", "tcp:0"],
+            "calandria run: error: unrecognized arguments: --lisen tcp:0; did you mean '--listen'?",
+        ),
         (["run", "echo", "--back", "poll"], "unrecognized arguments: --back poll; did you mean '--backend'?"),
         (["run", "echo", "--lisen=tcp:0"], "did you mean '--listen'?"),
         (["run", "echo", "--log-level", "infos"], "did you mean 'info'?"),

@@ -1,4 +1,4 @@
-"""The services of calandria.protocols.wire over real sockets, as their RFCs describe them, and what they hold in memory."""
+"""The services of calandria.protocols.wire over real sockets: what their RFCs say, and what they hold in memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Server:
         self.reactor = reactor
         self.lost: list[Any] = []
         self.factory = RecordingServer(lambda: self._watched(build()))
-        self.port: int = reactor.listenTCP(0, self.factory, interface="127.0.0.1").getHost().port
+        host: Any = reactor.listenTCP(0, self.factory, interface="127.0.0.1").getHost()
+        self.port: int = host.port
 
     def _watched(self, protocol: Protocol) -> Protocol:
         inner = protocol.connectionLost
@@ -109,7 +110,12 @@ def test_echoReturnsEverythingBeforeTheEnd(reactor: Reactor) -> None:
 
     def client() -> bytes:
         with connectTo(server.port) as peer:
-            sender = Background(lambda: (peer.sendall(data), peer.shutdown(socket.SHUT_WR)))
+
+            def send() -> None:
+                peer.sendall(data)
+                peer.shutdown(socket.SHUT_WR)
+
+            sender = Background(send)
             received = receiveAll(peer)
             sender.result()
             return received
@@ -170,7 +176,8 @@ def chargenLine(number: int) -> bytes:
     return "".join(chr(32 + (number + column) % 95) for column in range(72)).encode() + b"\r\n"
 
 
-PATTERN = b"".join(map(chargenLine, range(10_000)))
+# 105 times the 95 lines after which it begins anew.
+PATTERN = b"".join(map(chargenLine, range(95 * 105)))
 
 
 def test_chargenSendsTheRotatingPattern(reactor: Reactor) -> None:
@@ -229,7 +236,7 @@ def test_chargenEndsWithItsClientsInput(reactor: Reactor) -> None:
 
     received = runWith(reactor, client)
     assert received.startswith(PATTERN[:7400])
-    # It ended in the pattern, with nothing cut out of it.
+    # Nothing was cut out of the pattern, wherever it ended.
     assert (PATTERN * (len(received) // len(PATTERN) + 1)).startswith(received)
     server.ended()
 
@@ -238,7 +245,9 @@ def test_chargenEndsWithItsClientsInput(reactor: Reactor) -> None:
 
 
 @pytest.mark.parametrize("service", [wire.QOTD, wire.Daytime, wire.Time])
-def test_oneMessageThenTheEndWhateverTheClientSends(reactor: Reactor, service: type[Protocol]) -> None:
+def test_oneMessageThenTheEndWhateverTheClientSends(
+    reactor: Reactor, service: Callable[[Callable[[], float]], Protocol]
+) -> None:
     server = Server(reactor, lambda: service(lambda: 0.0))
 
     def client(data: bytes) -> bytes:

@@ -272,10 +272,11 @@ class Stubborn(ReconnectingClientFactory):
         super().clientConnectionLost(connector, reason)
 
 
-def failOnce(reactor: Reactor, factory: Stubborn, port: int | None = None) -> Any:
+def failOnce(reactor: Reactor, factory: Stubborn) -> Any:
     """A connector whose first attempt has failed."""
-    connector = reactor.connectTCP("127.0.0.1", unusedPort() if port is None else port, factory)
-    runUntil(reactor, lambda: "failed" in factory.events)
+    connector = reactor.connectTCP("127.0.0.1", unusedPort(), factory)
+    events = factory.events
+    runUntil(reactor, lambda: "failed" in events)
     return connector
 
 

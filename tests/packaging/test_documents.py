@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 
 class Serving(NamedTuple):
-    """A command that serves echo until it is stopped: where, and on which backend."""
+    """A command that serves until it is stopped: where, on which backend, and what it answers to `Some Bytes`."""
 
     ports: tuple[int, ...] = (8007,)
     backend: str | None = None
+    answer: bytes = b"Some Bytes"
 
 
 # The commands that go on until they are stopped.
@@ -45,8 +46,8 @@ serving = {
     "CALANDRIA_BACKEND=poll calandria run echo": Serving(backend="poll"),
     "CALANDRIA_DEBUG=1 calandria run echo": Serving(),
     "calandria run echo --backend selectors": Serving(backend="selectors"),
-    "calandria run echo:Echo --listen tcp:8008:interface=127.0.0.1 --listen tcp:8009:interface=127.0.0.1": Serving(
-        ports=(8008, 8009)
+    "calandria run shout:Shout --listen tcp:8008:interface=127.0.0.1 --listen tcp:8009:interface=127.0.0.1": Serving(
+        ports=(8008, 8009), answer=b"SOME BYTES"
     ),
     "calandria run echo --listen tcp:8008:interface=127.0.0.1 --listen tcp:8009:interface=127.0.0.1 --backend select": (
         Serving(ports=(8008, 8009), backend="select")
@@ -75,8 +76,8 @@ special = {
 
 # Programs and other files, each with its test below.
 programs = {
-    "echo.py", "backends.py", "terminal.py", "library.py", "talk.py", "observer.py", "threads.py", "reactors.py",
-    "hosted.py", "forks.py", "default.py", "clock.py",
+    "echo.py", "shout.py", "backends.py", "terminal.py", "library.py", "talk.py", "observer.py", "threads.py",
+    "reactors.py", "hosted.py", "forks.py", "default.py", "clock.py",
 }  # fmt: skip
 plugins = {
     "calandria_serial/__init__.py", "calandria_selectors/__init__.py", "calandria_memory/__init__.py",
@@ -166,25 +167,16 @@ def test_commandServes(command: str, start: Callable[..., Program]) -> None:
         if expected.backend:
             assert f"(backend {expected.backend})" in line.string
     for port in expected.ports:
-        assert exchange(port, b"Some Bytes") == b"Some Bytes"
+        assert exchange(port, b"Some Bytes") == expected.answer
     assert program.stop() == 0, program.output
 
 
-def test_swapcaseSwaps(start: Callable[..., Program], folder: Path) -> None:
+def test_swapcaseSwaps(start: Callable[..., Program]) -> None:
     """An echo through it, there and back, is as it was; a service that shouts shows the layer at work."""
-    shout = """
-from calandria import Protocol
-
-
-class Shout(Protocol):
-    def dataReceived(self, data):
-        self.transport.write(data.upper())
-"""
-    writeFiles(folder, {"shout.py": shout})
     program = start("calandria run shout:Shout --listen swapcase+tcp:8008:interface=127.0.0.1")
     program.waitFor("listening on")
     assert exchange(8008, b"abc DEF") == b"abc def"
-    assert program.stop() == 0
+    assert program.stop() == 0, program.output
 
 
 @pytest.mark.parametrize("command", printing)

@@ -333,7 +333,8 @@ def test_fullTerminalGivesBackPressure(reactor: Reactor, terminal: tuple[FileIO,
     peer = Background(drain)
     runUntil(reactor, peer)
     assert peer.result() == 300_000
-    assert source.told.count("pause") == source.told.count("resume") >= 2
+    assert source.told.count("pause") >= 2
+    assert source.told.count("pause") - source.told.count("resume") in (0, 1), "it may end above the mark"
 
 
 def test_theOwnerOfADescriptorClosesIt(reactor: Reactor) -> None:
@@ -455,10 +456,15 @@ def test_layerCarriesMuchWithBackPressure(reactor: Reactor, layer: LayerEndpoint
     assert connector.transport is sender
     assert connector.state == "connected"
     # More than the kernel's buffers of both sides and ours together.
-    count = 1 << 24
+    count = 1 << 24 if below == "tcp" else 1 << 20
     source = Source(sender, count, size=65536)
-    runUntil(reactor, lambda: source.told == ["pause"])
-    reactor.iterate(0.01)
+    # Until all the buffers on the way are full: nothing more happens then.
+    turnsWithout = 0
+    while turnsWithout < 10:
+        before = source.left, sender.bufferedBytes
+        reactor.iterate(0.01)
+        turnsWithout = turnsWithout + 1 if before == (source.left, sender.bufferedBytes) else 0
+    assert source.paused
     assert source.left > 0, "a receiver that does not read holds the sender up"
     assert not receiver.received
     assert source.most <= 2 * 65536
@@ -524,7 +530,8 @@ def test_clientWhoseServerNeverGreetsTimesOut(reactor: Reactor) -> None:
 
     server, client = RecordingServer(), RecordingClient()
     port = reactor.listenTCP(0, server, interface="127.0.0.1")
-    endpoint = ConnectTCP("127.0.0.1", port.getHost().port, timeout=0.05).over(Greeting())
+    host: Any = port.getHost()
+    endpoint = ConnectTCP("127.0.0.1", host.port, timeout=0.05).over(Greeting())
     connector = reactor.connect(endpoint, client)
     runUntil(reactor, lambda: client.failed)
     assert client.failed[0].check(error.TimeoutError)
@@ -540,9 +547,10 @@ def test_connectorTakesADeferredStream(reactor: Reactor) -> None:
     client = RecordingClient()
     connector = Connector(reactor, client, lambda: opening, destination="somewhere")
     reactor.iterate()
-    assert connector.state == "connecting"
+    assert connector.transport is None
     opening.callback(a)
     assert connector.state == "connected"
+    assert connector.transport is a
     assert connector.getDestination() == "somewhere"
     assert client.protocols[0].events == ["made"]
 

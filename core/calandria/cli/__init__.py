@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import calandria
 from calandria import _registry, error
-from calandria.cli import _backends, _plugins, _run
+from calandria.cli._backends import addParser as addBackends
 from calandria.cli._output import EXIT_CODES, FAILED, OK, UNAVAILABLE, USAGE, CommandError, Parser, complain, say
+from calandria.cli._plugins import addParser as addPlugins
+from calandria.cli._run import addParser as addRun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,9 +76,9 @@ def makeParser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="print the version of calandria and of Python, and end")
     subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
-    _run.addParser(subparsers)
-    _backends.addParser(subparsers)
-    _plugins.addParser(subparsers)
+    addRun(subparsers)
+    addBackends(subparsers)
+    addPlugins(subparsers)
     _registry.commands(subparsers)
 
     def explain(arguments: argparse.Namespace) -> int:

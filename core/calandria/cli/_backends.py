@@ -41,8 +41,8 @@ examples:
   CALANDRIA_BACKEND=poll calandria backends --json"""
 
 
-def addParser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Add `backends` to the commands."""
+def addParser(subparsers: Any) -> None:
+    """Add `backends` to the commands; `subparsers` is argparse's, whose type has no public name."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "backends", help="show the backends, and why one cannot work here", description=DESCRIPTION, epilog=EPILOG
     )

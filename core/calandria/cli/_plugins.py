@@ -63,8 +63,8 @@ examples:
   calandria plugins info serial@calandria-serial"""
 
 
-def addParser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Add `plugins` to the commands."""
+def addParser(subparsers: Any) -> None:
+    """Add `plugins` to the commands; `subparsers` is argparse's, whose type has no public name."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "plugins",
         help="show the plugins, and all about one of them",
@@ -92,7 +92,11 @@ def plugins(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sayJSON(found)
     else:
-        say(table([column.upper() for column in COLUMNS], [[each[column] or "" for column in COLUMNS] for each in found]))
+        say(
+            table(
+                [column.upper() for column in COLUMNS], [[each[column] or "" for column in COLUMNS] for each in found]
+            )
+        )
     return OK
 
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("calandria")
 
-# The built-in services, and the ports that they have without --listen: their own are below 1024, where only the superuser
-# listens, so these are 8000 more.
+# The built-in services, and the ports that they have without --listen: their own are below 1024, where only the
+# superuser listens, so these are 8000 more.
 SERVICES: dict[str, tuple[type[Protocol], int]] = {
     "echo": (wire.Echo, 8007),
     "discard": (wire.Discard, 8009),
@@ -81,8 +81,8 @@ examples:
 {EXIT_CODES}"""
 
 
-def addParser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Add `run` to the commands."""
+def addParser(subparsers: Any) -> None:
+    """Add `run` to the commands; `subparsers` is argparse's, whose type has no public name."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "run",
         help="serve a protocol, a factory or a built-in service",
@@ -191,7 +191,7 @@ def checkSpelling(target: str) -> tuple[str, str]:
 
 
 def loadTarget(target: str) -> Factory:
-    """The factory that a TARGET stands for. CommandError if it stands for none; what its own code raises is left alone."""
+    """The factory that a TARGET stands for. CommandError if it stands for none; errors of its code are let through."""
     if target in SERVICES:
         return Factory.forProtocol(SERVICES[target][0])
     found = importTarget(target)
@@ -208,7 +208,7 @@ def loadTarget(target: str) -> Factory:
             f"or a callable that takes nothing and returns one of these",
             USAGE,
         )
-    if isinstance(factory, Factory) and factory.protocol is None and type(factory).buildProtocol is Factory.buildProtocol:
+    if buildsNothing(factory):
         raise CommandError(
             f"{target} gives {describe(factory)} that could build no protocol: its attribute `protocol` is None", USAGE
         )
@@ -226,6 +226,15 @@ def factoryFrom(found: Any) -> Factory | None:
     return found if offers(found, "buildProtocol", "doStart", "doStop") else None
 
 
+def buildsNothing(factory: object) -> bool:
+    """Whether a factory was told of no protocol, and does not make its own either."""
+    return (
+        isinstance(factory, Factory)
+        and factory.protocol is None
+        and type(factory).buildProtocol is Factory.buildProtocol
+    )
+
+
 def offers(found: object, *methods: str) -> bool:
     """Whether an object has all these methods."""
     return all(callable(getattr(found, method, None)) for method in methods)
@@ -241,7 +250,9 @@ def callTarget(target: str, found: Any) -> object:
         try:
             signature.bind()
         except TypeError as exc:
-            raise CommandError(f"{target} is called with nothing, but {found!r} takes {signature}: {exc}", USAGE) from None
+            raise CommandError(
+                f"{target} is called with nothing, but {found!r} takes {signature}: {exc}", USAGE
+            ) from None
     return found()
 
 
@@ -269,7 +280,7 @@ def importTarget(target: str) -> object:
 
 
 def importFromHere() -> None:
-    """Let modules of the current directory be imported, as `python -m` does; and like it, not if Python runs with -P."""
+    """Let modules of the current directory be imported, as `python -m` does; and like it, not under `python -P`."""
     try:
         here = os.getcwd()
     except OSError:
@@ -306,6 +317,8 @@ def listen(reactor: Reactor, where: list[str], factory: Factory) -> list[dict[st
 
 def listenOn(reactor: Reactor, text: str, factory: Factory) -> object:
     """The port of one endpoint. What keeps it from listening becomes a sentence with the exit code that it means."""
+    if not text[:1].isalpha():
+        raise CommandError(f"--listen takes an endpoint such as tcp:8007:interface=127.0.0.1, not {text!r}", USAGE)
     try:
         return reactor.listen(_registry.endpoint(text, "listen"), factory)
     except error.PluginError as exc:

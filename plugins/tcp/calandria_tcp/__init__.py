@@ -151,14 +151,14 @@ class ConnectTCP(ClientEndpoint):
     def connect(self, reactor: Reactor, factory: ClientFactory) -> Connector:
         """Begin to connect; what goes wrong goes to `factory.clientConnectionFailed`."""
 
-        def connected(sock: socket.socket) -> TCPStream:
+        def connected(sock: socket.socket) -> Stream:
             try:
                 return TCPStream(reactor, sock, host=_address(sock.getsockname()), peer=_address(sock.getpeername()))
             except OSError as exc:
                 sock.close()
                 raise error.getConnectError(exc) from None
 
-        def race(found: list[Any]) -> Deferred[TCPStream]:
+        def race(found: list[address.IPv4Address | address.IPv6Address]) -> Deferred[Stream]:
             candidates = interleaved([_target(one) for one in found])
             bindAddress: Any = None
             if self.bindAddress is not None:
