@@ -170,7 +170,7 @@ def _readMetadata() -> Iterator[PluginInfo]:
             distribution, version = _origin(entry.dist)
         except Exception:
             distribution, version = "unknown", ""
-        if _canonical(distribution) == "calandria" and OURS[kind].get(entry.name) == entry.value:
+        if sameName(distribution, "calandria") and OURS[kind].get(entry.name) == entry.value:
             continue
         info = PluginInfo(kind, entry.name, distribution, version, entry.value, entry)
         if not NAME.fullmatch(entry.name):
@@ -199,6 +199,11 @@ def _canonical(distribution: str) -> str:
     return re.sub("[-_.]+", "-", distribution).lower()
 
 
+def sameName(distribution: str, other: str) -> bool:
+    """Whether two spellings mean the same distribution."""
+    return _canonical(distribution) == _canonical(other)
+
+
 def claims(kind: Kind, name: str) -> list[PluginInfo]:
     """Everybody who claims a name, ours first."""
     ours = builtin(kind, name)
@@ -224,10 +229,10 @@ def find(kind: Kind, spec: str) -> PluginInfo:
         refuse(kind, f"{shown(spec)} cannot be the name of a {kind}{_didYouMean(kind, spec)}")
     name, distribution = match.groups()
     info = builtin(kind, name)
-    if info is None or (distribution is not None and _canonical(distribution) != "calandria"):
+    if info is None or (distribution is not None and not sameName(distribution, "calandria")):
         found = claims(kind, name)
         if distribution is not None:
-            of = [each for each in found if _canonical(each.distribution) == _canonical(distribution)]
+            of = [each for each in found if sameName(each.distribution, distribution)]
             if found and not of:
                 refuse(kind, f"no {kind} {name!r} of {distribution!r} is installed, but {_listed(found)}")
             found = of

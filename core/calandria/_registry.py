@@ -252,6 +252,7 @@ def register(plugin: object) -> str:
         name = next(each for each in (name, *(f"{name}-{number}" for number in range(2, 10_000))) if each not in known)
         info = PluginInfo("plugin", name, label, "", None)
         info.value, info.loaded = plugin, True
+        _catalogue.check(info, plugin)
         _take(manager, info, contributes=True)
     try:
         contributed = [*_contributions("backend", plugin, label), *_contributions("transport", plugin, label)]
@@ -439,10 +440,19 @@ def doctor() -> list[Check]:
     ]
     for name, answer in _answers("calandria_doctor", True):
         try:
-            checks += [each for each in answer if isinstance(each, Check)]
+            for each in answer:
+                checks.append(_checked(each))
         except Exception as exc:
             checks.append(Check(f"plugin {name}", "failed", f"calandria_doctor raised {type(exc).__name__}: {exc}"))
     return checks
+
+
+def _checked(check: Any) -> Check:
+    from calandria._hooks import Check
+
+    if not isinstance(check, Check):
+        raise TypeError(f"{_catalogue.shown(check)} is no calandria.plugin.Check")
+    return check
 
 
 # Descriptions.
@@ -484,4 +494,9 @@ def options(transport: Transport) -> list[dict[str, Any]]:
 
 def find(name: str, kind: Kind | None = None) -> list[PluginInfo]:
     """Every plugin that is called `name` (or `name@distribution`), of whatever kind; with its state."""
-    return [each for each in plugins(kind) if name in (each.name, each.spec)]
+    name, _, distribution = name.partition("@")
+    return [
+        each
+        for each in plugins(kind)
+        if each.name == name and (not distribution or _catalogue.sameName(each.distribution, distribution))
+    ]

@@ -9,6 +9,7 @@ import gc
 import queue
 import signal
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,18 @@ class Gate:
         assert self.begun.wait(DEADLINE)
 
 
+def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
 Results = queue.SimpleQueue[tuple[bool, Any]]
 
 
@@ -96,7 +109,19 @@ class TestJobs:
         self, pools: Callable[..., ThreadPool], kind: type[BaseException]
     ) -> None:
         pool = pools(0, 1)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
 
         def job() -> None:
             raise kind("on purpose")
@@ -114,7 +139,19 @@ class TestJobs:
         self, pools: Callable[..., ThreadPool], logs: LogCapture, kind: type[BaseException]
     ) -> None:
         pool = pools(0, 1)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
 
         def job() -> None:
             raise kind("on purpose")
@@ -130,7 +167,19 @@ class TestJobs:
         self, pools: Callable[..., ThreadPool], logs: LogCapture
     ) -> None:
         pool = pools(0, 1)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
 
         def broken(success: bool, result: object) -> None:
             raise ZeroDivisionError("the listener")
@@ -143,7 +192,19 @@ class TestJobs:
 
     def test_jobs_waitForTheStart(self, pools: Callable[..., ThreadPool]) -> None:
         pool = pools(0, 3, start=False)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         for text in ("a", "bb", "ccc"):
             pool.callInThreadWithCallback(collector(results), len, text)
         assert (pool.workers, pool.q.qsize(), pool.started) == (0, 3, False)
@@ -153,7 +214,19 @@ class TestJobs:
     def test_aFullQueue_refuses(self, pools: Callable[..., ThreadPool]) -> None:
         pool = pools(0, 1, limit=2)
         gate = Gate()
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         pool.callInThread(gate)
         gate.wait()
         pool.callInThreadWithCallback(collector(results), len, "a")
@@ -175,7 +248,19 @@ class TestJobs:
             pass
 
         pool = pools(1, 1)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         gc.collect()
         gc.disable()
         try:
@@ -219,19 +304,25 @@ class TestSize:
         assert len(every) == 4
         for gate in gates:
             gate.open.set()
-        while pool.workers > 1:
-            ended = [thread for thread in every if thread not in pool.threads]
-            for thread in ended:
-                thread.join(DEADLINE)
-                every.remove(thread)
-            every[0].join(0.01)
-        (left,) = pool.threads
-        assert left.is_alive()
+        (left,) = whenLeft(pool, 1)
+        assert left in every
 
     def test_idleThreads_neverMissAJob(self, pools: Callable[..., ThreadPool]) -> None:
         # Each job comes just when the only thread is about to leave: the moment in which one can be lost.
         pool = pools(0, 1, idle=0)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         for number in range(3000):
             pool.callInThreadWithCallback(collector(results), abs, number)
             assert results.get(timeout=DEADLINE) == (True, number)
@@ -239,7 +330,19 @@ class TestSize:
     @pytest.mark.parametrize("most", [1, 2, 8])
     def test_manyThreadsAtOnce_loseNothing(self, pools: Callable[..., ThreadPool], most: int) -> None:
         pool = pools(0, most, idle=0, limit=100_000)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
 
         def give(start: int) -> None:
             for number in range(start, start + 1000):
@@ -261,18 +364,11 @@ class TestSize:
         pool.adjustPoolsize(maxthreads=3)
         for gate in gates:
             gate.wait()
-        every = pool.threads
-        assert (pool.max, len(every)) == (3, 3)
+        assert (pool.max, pool.workers) == (3, 3)
         pool.adjustPoolsize(maxthreads=1)
         for gate in gates:
             gate.open.set()
-        ended = 0
-        for thread in every:
-            thread.join(0.01 if ended == 2 else None)
-            ended += not thread.is_alive()
-            if ended == 2:
-                break
-        assert pool.workers == 1
+        whenLeft(pool, 1)
         pool.adjustPoolsize(minthreads=1)
         assert pool.min == 1
 
@@ -295,14 +391,23 @@ class TestSize:
         pool.startAWorker()
         pool.startAWorker()
         assert pool.workers == 2
-        (first, second) = pool.threads if len(pool.threads) == 2 else (None, None)
         pool.stopAWorker()
+        whenLeft(pool, 1)
         pool.stopAWorker()
-        for thread in (first, second):
-            if thread is not None:
-                thread.join(DEADLINE)
-                assert not thread.is_alive()
-        results: Results = queue.SimpleQueue()
+        whenLeft(pool, 0)
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), len, "abc")
         assert results.get(timeout=DEADLINE) == (True, 3)
 
@@ -323,7 +428,19 @@ class TestStop:
         pool = ThreadPool(2, 2)
         pool.start()
         gate = Gate()
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), gate)
         gate.wait()
         every = pool.threads
@@ -338,7 +455,19 @@ class TestStop:
 
     def test_stop_dropsWhatWaits(self, logs: LogCapture) -> None:
         pool = ThreadPool(0, 1)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), len, "abc")
         pool.callInThread(len, "abc")
         pool.callInThread(len, "abc")
@@ -354,7 +483,19 @@ class TestStop:
         pool = ThreadPool(0, 2)
         pool.start()
         gate = Gate()
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), gate)
         gate.wait()
         (thread,) = pool.threads
@@ -393,7 +534,19 @@ class TestStop:
     def test_aJob_mayStopItsOwnPool(self) -> None:
         pool = ThreadPool(0, 2)
         pool.start()
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), pool.stop)
         assert results.get(timeout=DEADLINE) == (True, [])
 
@@ -402,7 +555,19 @@ class TestStop:
             pool = ThreadPool(0, 2, idle=0)
             pool.start()
             ran: queue.SimpleQueue[int] = queue.SimpleQueue()
-            reported: Results = queue.SimpleQueue()
+            reported: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
             begun = threading.Event()
 
             def give() -> int:
@@ -441,7 +606,19 @@ class TestStop:
 class TestReentry:
     def test_aSignalHandler_mayGiveJobs(self, pools: Callable[..., ThreadPool]) -> None:
         pool = pools(0, 2, idle=0, limit=1_000_000)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         fromHandler = 0
 
         def handler(number: int, frame: object) -> None:
@@ -464,7 +641,19 @@ class TestReentry:
 
     def test_aDestructor_mayGiveJobs(self, pools: Callable[..., ThreadPool]) -> None:
         pool = pools(0, 2, idle=0, limit=1_000_000)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         died = 0
 
         class Dying:
@@ -513,7 +702,19 @@ class TestNoThreads:
 
         pool = pools(0, 5, spawn=spawn)
         gate = Gate()
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         pool.callInThread(gate)
         gate.wait()
         pool.callInThreadWithCallback(collector(results), len, "abc")
@@ -526,7 +727,19 @@ class TestNoThreads:
             raise RuntimeError("can't start new thread")
 
         pool = ThreadPool(0, 2, spawn=spawn)
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), len, "abc")
         pool.start()
         assert type(results.get(timeout=0)[1].value) is NoThreadsAvailable
@@ -557,7 +770,19 @@ class TestSpawn:
     def test_aWorldWithoutThreads_isServedAtOnce(self) -> None:
         pool = ThreadPool(0, 1, idle=0, spawn=lambda function: function())
         pool.start()
-        results: Results = queue.SimpleQueue()
+        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
+    """The threads, once there are no more than `count`."""
+    deadline = time.monotonic() + DEADLINE
+    while pool.workers > count:
+        assert time.monotonic() < deadline, pool
+        for thread in pool.threads:
+            thread.join(0.001)
+    threads = pool.threads
+    assert len(threads) == count
+    return threads
+
+
+Results = queue.SimpleQueue()
         name = threading.current_thread().name
         pool.callInThreadWithCallback(collector(results), len, "abc")
         assert results.get(timeout=0) == (True, 3)
@@ -690,6 +915,8 @@ class TestBlockingCall:
         with pytest.raises(ZeroDivisionError, match="on purpose") as caught:
             runWith(reactor, blockingCallFromThread, reactor, fails)
         assert caught.traceback[-1].name == "fails"
+
+    def test_theFailure_ofADeferred_isRaisedThere(self, reactor: Reactor) -> None:
         with pytest.raises(ZeroDivisionError, match="deferred"):
             runWith(reactor, blockingCallFromThread, reactor, lambda: defer.fail(ZeroDivisionError("deferred")))
 

@@ -145,13 +145,14 @@ def runProgram(environment: Environment, folder: Path) -> Callable[..., list[str
 
 def test_everythingIsRun() -> None:
     """No block and no command is without its test, and no test without its block."""
-    assert {block.language for block in blocks} == {"sh", "python", "toml", "json"}
+    assert {block.language for block in blocks} == {"sh", "python", "toml", "json", "text"}
     assert {line for _, line in commands if not line.startswith((".venv/", "python3 -m venv"))} == (
         set(serving) | set(printing) | special - {markedCommand("run command"), markedCommand("test command")}
     )
     assert {block.name for block in blocks if block.language == "python"} == programs | plugins
     assert {block.name for block in blocks if block.language == "toml"} == {"pyproject.toml"}
     assert [block.document for block in blocks if block.language == "json"] == ["docs/operators.md"]
+    assert [block.document for block in blocks if block.language == "text"] == ["README.md"]
     for block in blocks:
         if block.language == "sh" and ".venv" in block.text:
             assert block.text.strip() in special or block.document == "CONTRIBUTING.md"
@@ -189,6 +190,30 @@ def test_commandPrints(command: str, start: Callable[..., Program]) -> None:
         json.loads(program.output)
 
 
+def test_tableOfBackends(start: Callable[..., Program]) -> None:
+    """The README shows what is printed, but for the widths of columns and the plugins that are installed here."""
+    (example,) = (block.text for block in blocks if block.language == "text")
+    program = start("calandria backends")
+    assert program.wait() == 0, program.output
+    printed = [line.split() for line in program.output.splitlines()]
+    assert [line for line in printed if line[0] != "selectors"] == [line.split() for line in example.splitlines()]
+
+
+def test_exitCodes(start: Callable[..., Program]) -> None:
+    """The table for operators says what the command's help says."""
+    table = dict(re.findall(r"^\| (\d) \| (.*) \|$", (root / "docs/operators.md").read_text(), re.MULTILINE))
+    program = start("calandria --help")
+    assert program.wait() == 0
+    assert dict(re.findall(r"^  (\d)  (.*)$", program.output, re.MULTILINE)) == table
+
+
+def test_environmentVariables() -> None:
+    """Every variable that the library reads is told to operators, and no other."""
+    told = re.findall(r"^\| `(CALANDRIA_[A-Z_]+)", (root / "docs/operators.md").read_text(), re.MULTILINE)
+    sources = (path.read_text() for top in ("core", "backends", "plugins") for path in (root / top).rglob("*.py"))
+    assert set(told) == {name for source in sources for name in re.findall(r"\bCALANDRIA_[A-Z_]+", source)}
+
+
 def test_jsonLine(start: Callable[..., Program]) -> None:
     """The example in the text has the keys, in the order and of the kinds, of what is printed."""
     (example,) = (json.loads(block.text) for block in blocks if block.language == "json")
@@ -215,6 +240,7 @@ def copyOfTheSources(tmp_path: Path) -> Path:
     return copied
 
 
+@pytest.mark.clone
 @pytest.mark.timeout(300)
 def test_firstCommandInstallsAndServes(copyOfTheSources: Path, start: Callable[..., Program]) -> None:
     program = start(markedCommand("run command"), cwd=copyOfTheSources, warnings=None)
@@ -232,6 +258,7 @@ def test_ciRunsTheSecondCommand() -> None:
     assert os.access(root / ".ci/run", os.X_OK)
 
 
+@pytest.mark.clone
 @pytest.mark.timeout(300)
 def test_contributorsCanWork(copyOfTheSources: Path) -> None:
     steps = [line for document, line in commands if document == "CONTRIBUTING.md"]

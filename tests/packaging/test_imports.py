@@ -9,11 +9,15 @@ from __future__ import annotations
 import ast
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.helpers import runPython
 from tests.wheels import root
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Each of these costs milliseconds, or drags in a second event loop.
 heavy = {
@@ -70,11 +74,8 @@ def everyModule() -> list[str]:
     return sorted(modules)
 
 
-@pytest.mark.parametrize("module", everyModule())
-def test_importingDoesNothing(module: str) -> None:
-    """No descriptor, thread, signal handler, socket or process comes into being, and nothing is printed."""
-    result = runPython(
-        """
+# Imports the module that it is given, and fails if that did anything that another program could notice.
+probe = """
 import importlib, os, signal, sys, threading
 
 def state():
@@ -89,11 +90,32 @@ seen = [event for event in events if event.partition(".")[0] in ("socket", "subp
     "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "_thread.start_new_thread")]
 assert not seen, seen
 assert state() == before, (before, state())
-""",
-        module,
-    )
+"""
+
+
+@pytest.mark.parametrize("module", everyModule())
+def test_importingDoesNothing(module: str) -> None:
+    """No descriptor, thread, signal handler, socket or process comes into being, and nothing is printed."""
+    result = runPython(probe, module)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os; fd = os.open('/', 0)",
+        "import threading; threading.Thread(target=threading.Event().wait, args=(1,), daemon=True).start()",
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "import socket; socket.socket().close()",
+        "import subprocess; subprocess.run(['true'])",
+    ],
+)
+def test_theProbeSees(source: str, tmp_path: Path) -> None:
+    (tmp_path / "noticeable.py").write_text(source)
+    result = runPython(probe, "noticeable", env={"PYTHONPATH": str(tmp_path)})
+    assert result.returncode == 1
+    assert "AssertionError" in result.stderr
 
 
 def test_theTestsRunAgainstWhatWasInstalled() -> None:
