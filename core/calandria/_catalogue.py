@@ -152,46 +152,42 @@ def strangers() -> list[PluginInfo]:
 
 def _readMetadata() -> Iterator[PluginInfo]:
     """All entry points of our groups; reading them imports nothing of theirs and writes nothing."""
+    kinds: dict[str, Kind] = {group: kind for kind, group in GROUPS.items()}
+    for distribution in _distributions():
+        name, version = str(distribution.name), str(distribution.version)
+        for entry in distribution.entry_points:
+            kind = kinds.get(entry.group)
+            if kind is None or (sameName(name, "calandria") and OURS[kind].get(entry.name) == entry.value):
+                continue
+            info = PluginInfo(kind, entry.name, name, version, entry.value, entry)
+            if not NAME.fullmatch(entry.name):
+                info.loaded, info.failure = True, f"its name is not of the form {NAME.pattern}"
+            yield info
+
+
+def _distributions() -> Iterator[Any]:
+    """The distributions that name one of our groups, and whose metadata can be read.
+
+    Not importlib_metadata.entry_points(): it reads and parses three times as much (of 340 distributions in 123 ms,
+    where this took 35), and one damaged file hides all others from it.
+    """
     import importlib_metadata
 
     metadata: Any = importlib_metadata
-    try:
-        entries: Iterable[Any] = metadata.entry_points()
-    except Exception as exc:
-        # One that cannot be read hides all others from it.
-        logger.warning("the metadata of some distribution cannot be read: %s: %s", type(exc).__name__, exc)
-        entries = _readableEntries(metadata)
-    kinds: dict[str, Kind] = {group: kind for kind, group in GROUPS.items()}
-    for entry in entries:
-        kind = kinds.get(entry.group)
-        if kind is None:
-            continue
-        try:
-            distribution, version = _origin(entry.dist)
-        except Exception:
-            distribution, version = "unknown", ""
-        if sameName(distribution, "calandria") and OURS[kind].get(entry.name) == entry.value:
-            continue
-        info = PluginInfo(kind, entry.name, distribution, version, entry.value, entry)
-        if not NAME.fullmatch(entry.name):
-            info.loaded, info.failure = True, f"its name is not of the form {NAME.pattern}"
-        yield info
-
-
-def _origin(distribution: Any) -> tuple[str, str]:
-    return str(distribution.name), str(distribution.version)
-
-
-def _readableEntries(metadata: Any) -> Iterator[Any]:
     seen: set[str] = set()
-    for distribution in metadata.distributions():
+    for found in metadata.distributions():
         try:
-            name = _canonical(distribution.name)
+            if "calandria." not in (found.read_text("entry_points.txt") or ""):
+                continue
+            name = _canonical(found.name)
             if name not in seen:
                 seen.add(name)
-                yield from distribution.entry_points
+                # Of several with one name the first on the path is the one that counts, and is whole.
+                first = metadata.distribution(found.name)
+                tuple(first.entry_points)
+                yield first
         except Exception as exc:
-            logger.warning("cannot read the entry points of %s: %s: %s", distribution, type(exc).__name__, exc)
+            logger.warning("cannot read the entry points of %s: %s: %s", found, type(exc).__name__, exc)
 
 
 def _canonical(distribution: str) -> str:

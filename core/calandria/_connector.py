@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from calandria._reactor import Reactor
     from calandria._stream import Stream
     from calandria._timers import DelayedCall
-    from calandria.interfaces import Address
     from calandria.protocol import ClientFactory, Protocol
 
 # RFC 8305, section 5: how long (seconds) one attempt is given before the next address is tried beside it.
@@ -106,7 +105,7 @@ class Connector:
                 self.timeoutID.cancel()
             self.timeoutID = None
 
-    def buildProtocol(self, addr: Address) -> Protocol[Any, Any] | None:
+    def buildProtocol(self, addr: Any) -> Protocol[Any, Any] | None:
         """Connected: the factory's protocol for it."""
         self.state = "connected"
         self.cancelTimeout()

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from calandria._reactor import Reactor
     from calandria._timers import DelayedCall
-    from calandria.interfaces import Address
     from calandria.protocol import AbstractDatagramProtocol
 
 logger = logging.getLogger("calandria")
@@ -45,7 +44,7 @@ class DatagramPort:
         protocol: AbstractDatagramProtocol,
         *,
         maxPacketSize: int = 65535,
-        host: Address | None = None,
+        host: Any = None,
     ) -> None:
         if maxPacketSize < 1:
             raise ValueError(f"maxPacketSize is a number of bytes, 1 or more, not {maxPacketSize!r}")

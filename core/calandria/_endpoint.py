@@ -16,14 +16,29 @@ from calandria._text import listed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from typing import ClassVar
+    from typing import ClassVar, Protocol, TypeVar
 
     from calandria._connector import Connector
     from calandria._datagram import DatagramPort
     from calandria._layer import Layer
     from calandria._port import Port
     from calandria._reactor import Reactor
-    from calandria.protocol import AbstractDatagramProtocol, ClientFactory, Factory
+    from calandria.protocol import ClientFactory, ConnectedDatagramProtocol, DatagramProtocol, Factory
+
+    ReceiverT = TypeVar("ReceiverT")
+    MadeT = TypeVar("MadeT")
+    ReceiverT_contra = TypeVar("ReceiverT_contra", contravariant=True)
+    MadeT_co = TypeVar("MadeT_co", covariant=True)
+
+    class Listens(Protocol[ReceiverT_contra, MadeT_co]):
+        """How `reactor.listen` sees an endpoint, so that what its own `listen` takes and gives is inferred."""
+
+        def listen(self, reactor: Reactor, receiver: ReceiverT_contra, /) -> MadeT_co: ...
+
+    class Connects(Protocol[ReceiverT_contra, MadeT_co]):
+        """How `reactor.connect` sees one."""
+
+        def connect(self, reactor: Reactor, receiver: ReceiverT_contra, /) -> MadeT_co: ...
 
 
 class _Declared:
@@ -72,7 +87,7 @@ class DatagramServerEndpoint(_Declared):
 
     __slots__ = ()
 
-    def listen(self, reactor: Reactor, protocol: AbstractDatagramProtocol[Any]) -> DatagramPort:
+    def listen(self, reactor: Reactor, protocol: DatagramProtocol[Any]) -> DatagramPort:
         """Receive from now on. Raises error.CannotListenError."""
         raise NotImplementedError(f"{type(self).__name__}.listen")
 
@@ -82,7 +97,7 @@ class DatagramClientEndpoint(_Declared):
 
     __slots__ = ()
 
-    def connect(self, reactor: Reactor, protocol: AbstractDatagramProtocol[Any]) -> DatagramPort:
+    def connect(self, reactor: Reactor, protocol: ConnectedDatagramProtocol[Any]) -> DatagramPort:
         """Send to there, and receive from there, from now on."""
         raise NotImplementedError(f"{type(self).__name__}.connect")
 

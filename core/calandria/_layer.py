@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from calandria._endpoint import ClientEndpoint, LayerEndpoint, ServerEndpoint
     from calandria._port import Port
     from calandria._reactor import Reactor
-    from calandria.interfaces import Address
 
 
 class Layer(Protocol):
@@ -46,7 +45,7 @@ class Layer(Protocol):
         """What is to be sent below for `data` from above."""
         return bytes(data)
 
-    def establish(self, *, host: Address | None = None, peer: Address | None = None) -> None:
+    def establish(self, *, host: Any = None, peer: Any = None) -> None:
         """Make the upper stream, and have its protocol made; its addresses are the lower one's unless given."""
         established, self._established = self._established, None
         if established is None or self._ended:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from calandria._reactor import Reactor
     from calandria._stream import Stream
     from calandria._timers import DelayedCall
-    from calandria.interfaces import Address
     from calandria.protocol import Factory
 
 logger = logging.getLogger("calandria")
@@ -68,7 +67,7 @@ class Port:
 
     numberAccepts = ACCEPTS
 
-    def __init__(self, reactor: Reactor, factory: Factory, *, host: Address | None = None) -> None:
+    def __init__(self, reactor: Reactor, factory: Factory, *, host: Any = None) -> None:
         self.reactor = reactor
         self.factory = factory
         self.connected = False
@@ -197,7 +196,7 @@ class Port:
         """The listening descriptor; -1 if there is none."""
         return self.socket.fileno() if self.socket is not None else -1
 
-    def getHost(self) -> Address:
+    def getHost(self) -> Any:
         """The address that is being listened at, with the real port; after the end the last one known."""
         if self.host is None:
             raise error.NotListeningError(f"{type(self).__name__} does not listen yet")

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from calandria._endpoint import ClientEndpoint, DatagramClientEndpoint, DatagramServerEndpoint, ServerEndpoint
     from calandria._hooks import Observers
     from calandria._loop import Flushing
-    from calandria._port import Port
     from calandria.protocol import AbstractDatagramProtocol, ClientFactory, Factory
     from calandria.threads import ThreadPool
+    from calandria_tcp import TCPPort
 
     class Owned(Protocol):
         """What a reactor keeps alive and ends: a transport, a port, a connector."""
@@ -192,7 +192,7 @@ class Reactor:
         started = loop.going
         self._thread = threading.get_ident()
         self._calls.sealed = False
-        self.announce = None
+        self._tell(None)
         before = _default.entered(self) if not started else None
         try:
             loop.turns(delay, once=True)
@@ -201,7 +201,7 @@ class Reactor:
         finally:
             if not started:
                 _default.left(before)
-            self.announce = self._onPending
+            self._tell(self._onPending)
         if self._dead:
             self.checkUsable()
         if started and not loop.going:
@@ -408,7 +408,7 @@ class Reactor:
                 self._drain()
                 _default.left(self._before)
                 self._before = None
-                self.announce = self._onPending
+                self._tell(self._onPending)
         _registry.reactorStopped(self)
         escaping, self.loop.escaping = self.loop.escaping, None
         if escaping is not None:
@@ -470,8 +470,6 @@ class Reactor:
         timers = self.timers
         call = DelayedCall(timers, timers.seconds() + delay, callable, args, kw)
         timers.push(call)
-        if self.announce is not None:
-            self.pending()
         if self.debug:
             call.creator = callerPlace()
         return call
@@ -657,14 +655,14 @@ class Reactor:
         *,
         reuseAddress: bool = True,
         reusePort: bool = False,
-    ) -> Port:
+    ) -> TCPPort:
         """Accept TCP connections at `port` (0: a free one) of `interface`, an address literal ("": all of IPv4).
 
         Raises ValueError for a bad port, error.CannotListenError.
         """
         self.checkUsable()
         listen: Any = _registry.transport("tcp").listen
-        port_: Port = listen(port, backlog, interface, reuseAddress, reusePort).listen(self, factory)
+        port_: TCPPort = listen(port, backlog, interface, reuseAddress, reusePort).listen(self, factory)
         return port_
 
     def connectTCP(
@@ -743,13 +741,18 @@ class Reactor:
             raise TypeError(f"onPending is a callable or None, not {function!r}")
         self._onPending = function
         if not self.loop.turning:
-            self.announce = function
+            self._tell(function)
 
     def pending(self) -> None:
         """Something appeared: tell the host, once until it has driven us."""
-        announce, self.announce = self.announce, None
+        announce = self.announce
+        self._tell(None)
         if announce is not None and not self.loop.turning:
             announce()
+
+    def _tell(self, announce: Callable[[], None] | None) -> None:
+        self.announce = announce
+        self.timers.announce = None if announce is None else self.pending
 
     # What never runs on the hot path.
 
@@ -779,7 +782,7 @@ class Reactor:
         self.owned.clear()
         self.unsent.clear()
         self._resolver = self._pool = self._signals = self.observers = None
-        self._onPending = self.announce = None
+        self._onPending = self.announce = self.timers.announce = None
         # Bound to us; without them nothing is left of us but plain references.
         nothing: Any = _Nothing()
         self.descriptors = Descriptors(nothing, _ignore)
@@ -800,7 +803,7 @@ class Reactor:
         for owned in list(self.owned):
             owned.forked()
         self.owned.clear()
-        self.announce = self._onPending = None
+        self.announce = self._onPending = self.timers.announce = None
         if self._signals is not None:
             self._signals.restore()
             self._signals = None

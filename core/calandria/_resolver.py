@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import deque
+from functools import partial
 
 from calandria import address, defer, error, failure
 from calandria.threads import NoThreadsAvailable, ThreadPool, deferToThreadPool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, Literal, TypeAlias, TypeVar
+    from collections.abc import Callable, Sequence
+    from typing import Any, Literal, NoReturn, TypeAlias
 
     from calandria import Reactor, interfaces
 
     IPAddress: TypeAlias = address.IPv4Address | address.IPv6Address
     Kind: TypeAlias = Literal["TCP", "UDP"]
-    T = TypeVar("T")
 
 # getaddrinfo(3) waits for the network: few enough to be no burden, enough that a few slow names do not stop the others.
 THREADS = 4
@@ -49,9 +50,11 @@ class ThreadedResolver:
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._pool: ThreadPool | None = None
-        self._atShutdown: Any = None
         self._closing = False
         self._active: dict[_Resolution, None] = {}
+        # What the threads have found out and the receivers have not been told.
+        self._answers: deque[Callable[[], None]] = deque()
+        self._triggers: dict[str, Any] = {}
 
     def resolveHostName(
         self,
@@ -77,10 +80,11 @@ class ThreadedResolver:
             found = literal(name, port, kind)
             if found is None:
                 self._lookUp(resolution, name, port, families, kind)
-            else:
-                resolution.resolved([found] if _FAMILIES[type(found)] in families else [])
         except (ValueError, error.QueueFull, NoThreadsAvailable, error.ReactorNotRunning, error.ForkedReactor) as exc:
             resolution.failed(exc)
+        else:
+            if found is not None:
+                resolution.resolved([found] if _FAMILIES[type(found)] in families else [])
         return resolution
 
     def _lookUp(self, resolution: _Resolution, name: str, port: int, families: tuple[int, ...], kind: Kind) -> None:
@@ -95,21 +99,41 @@ class ThreadedResolver:
             return _addresses(getaddrinfo(name, port, family, socketType), kind)
 
         def deliver(success: bool, result: Any) -> None:
+            self._answers.append(partial(resolution.resolved if success else resolution.failed, result))
             try:
-                reactor.callFromThread(resolution.resolved if success else resolution.failed, result)
+                reactor.callFromThread(self._answer)
             except (error.ReactorNotRunning, error.ForkedReactor):
-                pass  # `close` has told the receiver
+                pass  # it is between two runs: `_resume` comes with the next one
 
         self.pool().callInThreadWithCallback(deliver, lookUp)
+
+    def _answer(self) -> None:
+        """Give one answer; each in a call of its own, because receivers may raise."""
+        if self._answers:
+            self._answers.popleft()()
+
+    def _resume(self) -> None:
+        """A run begins: give the answers that came since the last one."""
+        del self._triggers["startup"]
+        for _ in range(len(self._answers)):
+            self._reactor.callFromThread(self._answer)
+        # Not now, when it would be called again at once.
+        self._reactor.callLater(0, self._watch, "startup", self._resume)
+
+    def _watch(self, event: str, function: Callable[[], None]) -> None:
+        if self._pool is not None and event not in self._triggers:
+            self._triggers[event] = self._reactor.addSystemEventTrigger("during", event, function)
 
     def pool(self) -> ThreadPool:
         """The threads. Raises error.ReactorNotRunning while they are being ended."""
         if self._closing:
             raise error.ReactorNotRunning("the reactor is stopping: no names are resolved any more")
         if self._pool is None:
-            self._atShutdown = self._reactor.addSystemEventTrigger("during", "shutdown", self.close)
+            self._reactor.checkUsable()
             self._pool = ThreadPool(0, THREADS, "calandria resolver", spawn=self._reactor.backend.callInThread)
             self._pool.start()
+            self._watch("shutdown", self.close)
+            self._watch("startup", self._resume)
         return self._pool
 
     def close(self) -> None:
@@ -117,11 +141,12 @@ class ThreadedResolver:
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        trigger, self._atShutdown = self._atShutdown, None
-        try:
-            self._reactor.removeSystemEventTrigger(trigger)
-        except (KeyError, ValueError):
-            pass  # it is what called us
+        for trigger in self._triggers.values():
+            try:
+                self._reactor.removeSystemEventTrigger(trigger)
+            except (KeyError, ValueError):
+                pass  # it is what called us
+        self._triggers.clear()
         self._closing = True
         try:
             for resolution in list(self._active):
@@ -132,6 +157,7 @@ class ThreadedResolver:
             pool.stop(0, quiet=True)
         finally:
             self._closing = False
+            self._answers.clear()
 
 
 class _Resolution:
@@ -208,9 +234,13 @@ def resolve(
         found = _resolveName(reactor, name, number)
     else:
         found = _portOfService(reactor, str(port)).addCallback(lambda number: _resolveName(reactor, name, number))
-    if timeout is not None:
-        _limit(reactor, timeout, found, name)
-    return found
+    if timeout is None:
+        return found
+
+    def late(result: object, seconds: float) -> NoReturn:
+        raise error.TimeoutError(None, f"{_shown(name)} was not resolved in {seconds:g} s")
+
+    return found.addTimeout(timeout, reactor, late)
 
 
 def _resolveName(reactor: Reactor, name: str, port: int) -> defer.Deferred[list[IPAddress]]:
@@ -237,7 +267,8 @@ class _Request:
 
     def begin(self) -> defer.Deferred[list[IPAddress]]:
         """Ask. The Deferred fires once, in this thread."""
-        deferred = self._waiting = defer.Deferred[list[IPAddress]](lambda _: self._end())
+        deferred: defer.Deferred[list[IPAddress]] = defer.Deferred(lambda _: self._end())
+        self._waiting = deferred
         try:
             resolver = self._reactor.nameResolver
             resolution = resolver.resolveHostName(self, self._name, self._port)
@@ -246,8 +277,7 @@ class _Request:
             failure.Failure(exc).cleanFailure()
             self._fail(f"the resolver raised {type(exc).__name__}: {exc}", exc)
             return deferred
-        if self._waiting is not None:
-            self._begun(resolution)
+        self._begun(resolution)
         return deferred
 
     def resolutionBegan(self, resolution: interfaces.HostResolution) -> None:
@@ -257,12 +287,11 @@ class _Request:
     def addressResolved(self, found: Any) -> None:
         if not self._isMine():
             return
-        if not isinstance(found, address.IPv4Address | address.IPv6Address) or not isinstance(found.host, str):
-            self._fail(f"the resolver gave {_shown(found)}, which is no address")
-        elif not isinstance(found.port, int):
-            self._fail(f"the resolver gave {_shown(found)}, whose port is no number")
-        else:
+        kinds = (address.IPv4Address, address.IPv6Address)
+        if isinstance(found, kinds) and _isA(str, found.host) and _isA(int, found.port):
             self._found.append(found)
+        else:
+            self._fail(f"the resolver gave {_shown(found)}, which is no address")
 
     def resolutionComplete(self) -> None:
         if not self._isMine():
@@ -292,6 +321,8 @@ class _Request:
         return self._waiting is not None
 
     def _begun(self, resolution: Any) -> None:
+        if self._waiting is None:
+            return
         if callable(getattr(resolution, "cancel", None)):
             self._resolution = resolution
         else:
@@ -319,26 +350,6 @@ class _Request:
         return waiting
 
 
-def _limit(reactor: Reactor, seconds: float, found: defer.Deferred[Any], name: str) -> None:
-    """Have `found` fail with error.TimeoutError in so many seconds."""
-
-    def expire() -> None:
-        found.addErrback(expired)
-        found.cancel()
-
-    def expired(reason: failure.Failure) -> Any:
-        reason.trap(defer.CancelledError)
-        raise error.TimeoutError(None, f"{_shown(name)} was not resolved in {seconds:g} s")
-
-    def ended(result: T) -> T:
-        if timer.active():
-            timer.cancel()
-        return result
-
-    timer = reactor.callLater(seconds, expire)
-    found.addBoth(ended)
-
-
 def _portOfService(reactor: Reactor, service: str) -> defer.Deferred[int]:
     """The number of a TCP port by its name; in a thread, because the list of them may be somewhere on the network."""
     getaddrinfo = reactor.backend.getaddrinfo
@@ -360,7 +371,7 @@ def _portOfService(reactor: Reactor, service: str) -> defer.Deferred[int]:
 # Checks, by which bad input is refused before anybody is asked
 
 
-def asciiName(host: str) -> str:
+def asciiName(host: object) -> str:
     """A host name in ASCII (IDNA 2003 for the rest). Raises ValueError for what cannot be one; TypeError."""
     if not isinstance(host, str):
         raise TypeError(f"a host is a name or an address, a str, not {_shown(host)}")
@@ -465,6 +476,11 @@ def _kind(transportSemantics: str) -> Kind:
     if transportSemantics == "UDP":
         return "UDP"
     raise ValueError(f"transportSemantics is 'TCP' or 'UDP', not {transportSemantics!r}")
+
+
+def _isA(kind: type, value: object) -> bool:
+    """What the annotations promise, and a stranger may not have kept."""
+    return isinstance(value, kind)
 
 
 def _shown(value: object) -> str:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from calandria._connector import Connector
     from calandria._reactor import Reactor
     from calandria._timers import DelayedCall
-    from calandria.interfaces import Address
     from calandria.protocol import Factory, Protocol
 
 # A larger buffer makes malloc map and unmap pages at every call, which costs more than the system calls it saves.
@@ -134,7 +133,7 @@ class Stream:
         "state",
     )
 
-    def __init__(self, reactor: Reactor, channel: Channel, *, host: Address, peer: Address) -> None:
+    def __init__(self, reactor: Reactor, channel: Channel, *, host: Any, peer: Any) -> None:
         self.reactor = reactor
         self.channel = channel
         self.fd = channel.fileno()
@@ -242,11 +241,11 @@ class Stream:
         """Whether one direction can be ended without the other: what loseWriteConnection needs."""
         return hasattr(self.channel, "shutdown")
 
-    def getHost(self) -> Address:
+    def getHost(self) -> Any:
         """Our own address; after the loss the last one known."""
         return self._host
 
-    def getPeer(self) -> Address:
+    def getPeer(self) -> Any:
         """The peer's address; after the loss the last one known."""
         return self._peer
 
@@ -621,6 +620,9 @@ class Stream:
 
     def _sendFailed(self, exc: OSError) -> None:
         """Only the writing has ended: what the peer had sent before is still to be read."""
+        if exc.errno == EBADF:
+            self._fail(exc)
+            return
         self._dropChunks()
         if self._error is None:
             exc.__traceback__ = None
@@ -630,8 +632,6 @@ class Stream:
             self._fail(self._error)
         else:
             self.state = after
-            if self.fd < 0 and self._end is None and self.reading and exc.errno == EBADF:
-                self._fail(exc)
 
     def _dropChunks(self) -> None:
         self._chunks.clear()
@@ -788,7 +788,9 @@ class Stream:
         try:
             finish(reactor, channel, self.closeTimeout, linger=linger, abort=abort)
         except Exception as exc:
-            failure.log(f"closing {self!r} raised", exc)
+            # EBADF: somebody else has closed it for us, and nothing told us so.
+            if not isinstance(exc, OSError) or exc.errno != EBADF:
+                failure.log(f"closing {self!r} raised", exc)
         reactor.owned.pop(self, None)
         producer, self.producer = self.producer, None
         if producer is not None:

@@ -105,10 +105,12 @@ class DelayedCall:
 class Timers:
     """The delayed calls of one reactor or clock; used on its thread only."""
 
-    __slots__ = ("aside", "heap", "live", "made", "seconds")
+    __slots__ = ("announce", "aside", "heap", "live", "made", "seconds")
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self.seconds = seconds
+        # Called once a call was entered; None as long as nobody has to know.
+        self.announce: Callable[[], None] | None = None
         self.heap: list[tuple[float, int, DelayedCall]] = []
         # Calls that are due but must wait for the next turn, while the loop goes through this one's.
         self.aside: list[tuple[float, int, DelayedCall]] = []
@@ -124,6 +126,8 @@ class Timers:
         heappush(self.heap, (call.time, number, call))
         if len(self.heap) > 2 * self.live + SLACK:
             self._rebuild()
+        if self.announce is not None:
+            self.announce()
 
     def dropped(self) -> None:
         """A live call has become stale."""

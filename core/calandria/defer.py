@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     R = TypeVar("R")
     R2 = TypeVar("R2")
     P = ParamSpec("P")
+    P2 = ParamSpec("P2")
 
     Arguments: TypeAlias = Iterable[Any]
     Keywords: TypeAlias = Mapping[str, Any] | None
@@ -155,7 +156,7 @@ class Deferred(Generic[T]):
         @overload
         def addCallbacks(
             self,
-            callback: Callable[Concatenate[T, ...], Failure | Deferred[R]],
+            callback: Callable[Concatenate[T, P], Failure | Deferred[R]],
             errback: None = None,
             callbackArgs: Arguments = (),
             callbackKeywords: Keywords = None,
@@ -166,7 +167,7 @@ class Deferred(Generic[T]):
         @overload
         def addCallbacks(
             self,
-            callback: Callable[Concatenate[T, ...], Failure | R],
+            callback: Callable[Concatenate[T, P], Failure | R],
             errback: None = None,
             callbackArgs: Arguments = (),
             callbackKeywords: Keywords = None,
@@ -177,8 +178,8 @@ class Deferred(Generic[T]):
         @overload
         def addCallbacks(
             self,
-            callback: Callable[Concatenate[T, ...], Failure | Deferred[R]],
-            errback: Callable[Concatenate[Failure, ...], Failure | Deferred[R2]],
+            callback: Callable[Concatenate[T, P], Failure | Deferred[R]],
+            errback: Callable[Concatenate[Failure, P2], Failure | Deferred[R2]],
             callbackArgs: Arguments = (),
             callbackKeywords: Keywords = None,
             errbackArgs: Arguments = (),
@@ -188,8 +189,8 @@ class Deferred(Generic[T]):
         @overload
         def addCallbacks(
             self,
-            callback: Callable[Concatenate[T, ...], Failure | Deferred[R]],
-            errback: Callable[Concatenate[Failure, ...], Failure | R2],
+            callback: Callable[Concatenate[T, P], Failure | Deferred[R]],
+            errback: Callable[Concatenate[Failure, P2], Failure | R2],
             callbackArgs: Arguments = (),
             callbackKeywords: Keywords = None,
             errbackArgs: Arguments = (),
@@ -199,8 +200,8 @@ class Deferred(Generic[T]):
         @overload
         def addCallbacks(
             self,
-            callback: Callable[Concatenate[T, ...], Failure | R],
-            errback: Callable[Concatenate[Failure, ...], Failure | Deferred[R2]],
+            callback: Callable[Concatenate[T, P], Failure | R],
+            errback: Callable[Concatenate[Failure, P2], Failure | Deferred[R2]],
             callbackArgs: Arguments = (),
             callbackKeywords: Keywords = None,
             errbackArgs: Arguments = (),
@@ -210,8 +211,8 @@ class Deferred(Generic[T]):
         @overload
         def addCallbacks(
             self,
-            callback: Callable[Concatenate[T, ...], Failure | R],
-            errback: Callable[Concatenate[Failure, ...], Failure | R2],
+            callback: Callable[Concatenate[T, P], Failure | R],
+            errback: Callable[Concatenate[Failure, P2], Failure | R2],
             callbackArgs: Arguments = (),
             callbackKeywords: Keywords = None,
             errbackArgs: Arguments = (),
@@ -354,7 +355,7 @@ class Deferred(Generic[T]):
     # Firing.
 
     def callback(self, result: T) -> None:
-        """There is a result. Raises AlreadyCalledError the second time."""
+        """There is a result; a Failure is one of an error. Raises AlreadyCalledError the second time."""
         if isinstance(result, Deferred):
             raise TypeError(
                 f"callback() takes a result, not a Deferred: {result!r}; "
@@ -500,7 +501,8 @@ class Deferred(Generic[T]):
     def _waitFor(self, step: Any) -> Any:
         """A callback returned a Deferred: its result if that is there already, else itself, to hand it over later."""
         inner = self.result
-        if inner.called and not (inner._running or inner.paused or inner._callbacks):
+        # While it runs, or stands aside for one that took its result over, some of its callbacks are left.
+        if inner.called and not (inner.paused or inner._callbacks):
             result = inner.result
             if not isinstance(result, Deferred):
                 inner.result = None
@@ -635,8 +637,6 @@ def maybeDeferred(function: Callable[..., Any], *args: Any, **keywords: Any) -> 
         return fail(_raised(exc, None))
     if _isDeferred(result):
         return result
-    if isinstance(result, failure.Failure):
-        return fail(result)
     return succeed(result)
 
 

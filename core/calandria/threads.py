@@ -12,13 +12,14 @@ import logging
 import queue
 import threading
 import weakref
+from functools import partial
 
 from calandria import defer, error, failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, TypeVar
+    from typing import Any, TypeGuard, TypeVar, overload
 
     from typing_extensions import ParamSpec
 
@@ -210,7 +211,7 @@ class ThreadPool:
             self._hire()
 
     def _hire(self) -> None:
-        worker = _Worker(self)
+        worker = _Worker()
         # First the book: whoever looks meanwhile counts on this worker. Two that hire at once may both find one too
         # many and both withdraw, but the later one of them then looks again, in `_grow`.
         self._crew.add(worker)
@@ -218,10 +219,39 @@ class ThreadPool:
             self._crew.discard(worker)
             return
         try:
-            self._spawn(worker.run)
+            self._spawn(partial(self._serve, worker))
         except Exception:
             self._crew.discard(worker)
             raise
+
+    def _serve(self, worker: _Worker) -> None:
+        """What a thread does."""
+        worker.thread = threading.current_thread()
+        # (A simulation may run us in its main thread, whose name is not ours to change.)
+        if self.name is not None and worker.thread.daemon:
+            worker.thread.name = self.name
+        # Each job in a function of its own, so that nothing of it is kept while waiting for the next one.
+        while self._doOne(worker):
+            pass
+        if self.joined and not self._crew:
+            self._ended.put(None)
+
+    def _doOne(self, worker: _Worker) -> bool:
+        """Wait for a job and do it; whether to go on."""
+        try:
+            job = self.q.get(timeout=None if len(self._crew) <= self.min else self.idle)
+        except queue.Empty:
+            return not self._mayLeave(worker, self.min)
+        if job is None:
+            if self.joined:
+                self.q.put(None)
+            return not self._mayLeave(worker, 0)
+        worker.busy = True
+        if _take(job.mayStart):
+            job.run()
+        self._jobs.discard(job)
+        worker.busy = False
+        return True
 
     def _mayLeave(self, worker: _Worker, least: int) -> bool:
         """Whether `worker` is not needed: `least` are left and nothing waits. It is out of the crew then."""
@@ -310,42 +340,11 @@ class _Job:
 class _Worker:
     """One thread of a pool. Its attributes are set by that thread only."""
 
-    __slots__ = ("_pool", "busy", "thread")
+    __slots__ = ("busy", "thread")
 
-    def __init__(self, pool: ThreadPool) -> None:
-        self._pool = pool
+    def __init__(self) -> None:
         self.thread: threading.Thread | None = None
         self.busy = False
-
-    def run(self) -> None:
-        """What the thread does."""
-        pool = self._pool
-        self.thread = threading.current_thread()
-        # (A simulation may run us in its main thread, whose name is not ours to change.)
-        if pool.name is not None and self.thread.daemon:
-            self.thread.name = pool.name
-        # Each job in a function of its own, so that nothing of it is kept while waiting for the next one.
-        while self._work(pool):
-            pass
-        if pool.joined and not pool._crew:
-            pool._ended.put(None)
-
-    def _work(self, pool: ThreadPool) -> bool:
-        """Take a job and do it; whether to go on."""
-        try:
-            job = pool.q.get(timeout=None if len(pool._crew) <= pool.min else pool.idle)
-        except queue.Empty:
-            return not pool._mayLeave(self, pool.min)
-        if job is None:
-            if pool.joined:
-                pool.q.put(None)
-            return not pool._mayLeave(self, 0)
-        self.busy = True
-        if _take(job.mayStart):
-            job.run()
-        pool._jobs.discard(job)
-        self.busy = False
-        return True
 
 
 def _take(entry: list[None]) -> bool:
@@ -361,7 +360,7 @@ def _startThread(function: Callable[[], None]) -> None:
     threading.Thread(target=function, daemon=True).start()
 
 
-def _checkSize(least: int, most: int) -> tuple[int, int]:
+def _checkSize(least: object, most: object) -> tuple[int, int]:
     if not isinstance(least, int) or not isinstance(most, int):
         raise TypeError(f"a thread pool has a number of threads, an int, not {least!r} to {most!r}")
     if not 0 <= least <= most or most < 1:
@@ -421,9 +420,18 @@ def _callAll(calls: Iterable[tuple[Callable[..., object], tuple[Any, ...], Mappi
 # From a thread into a reactor
 
 
-def blockingCallFromThread(
-    reactor: Reactor, f: Callable[P, defer.Deferred[T] | T], *args: P.args, **kwargs: P.kwargs
-) -> T:
+if TYPE_CHECKING:
+
+    @overload
+    def blockingCallFromThread(
+        reactor: Reactor, f: Callable[P, defer.Deferred[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    @overload
+    def blockingCallFromThread(reactor: Reactor, f: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+def blockingCallFromThread(reactor: Reactor, f: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
     """Call `f` in the reactor's thread, wait until the Deferred that it may return has fired, and give the result.
 
     Raises what `f` raises or its Deferred fails with; error.ReactorNotRunning when the reactor does not run, stops or
@@ -448,8 +456,7 @@ def blockingCallFromThread(
         finally:
             # The exception refers to this frame.
             del value, result
-    answer: T = value
-    return answer
+    return value
 
 
 class _Answer:
@@ -464,7 +471,8 @@ class _Answer:
     def give(self, result: object) -> None:
         if not self.given:
             self.given = True
-            # The Deferred takes a failure's frames away as soon as it has told us; the way through them is worth telling.
+            # The Deferred takes a failure's frames away as soon as it has told us, and the way through them is worth
+            # telling.
             trace = result.value.__traceback__ if isinstance(result, failure.Failure) else None
             self._results.put((result, trace))
 
@@ -478,7 +486,7 @@ class _Answer:
 
 
 class _Unanswered:
-    """The answers that a reactor owes; only its shutdown trigger holds on to it. Called or dropped, it gives them up."""
+    """The answers that a reactor owes; only its shutdown trigger holds on to it. Called or dropped, it gives up."""
 
     __slots__ = ("__weakref__", "answers")
 
@@ -499,7 +507,7 @@ _unanswered: weakref.WeakKeyDictionary[Reactor, weakref.ref[_Unanswered]] = weak
 def _ask(
     reactor: Reactor,
     answer: _Answer,
-    f: Callable[..., Any],
+    f: Callable[..., object],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> None:
@@ -509,7 +517,7 @@ def _ask(
     except BaseException as exc:
         answer.give(failure.Failure(exc))
         return
-    if not isinstance(result, defer.Deferred):
+    if not _isDeferred(result):
         answer.give(result)
         return
     result.addBoth(answer.give)
@@ -527,6 +535,10 @@ def _ask(
         unanswered.answers.add(answer)
     except (error.ReactorNotRunning, error.ForkedReactor):
         answer.giveUp()
+
+
+def _isDeferred(value: object) -> TypeGuard[defer.Deferred[Any]]:
+    return isinstance(value, defer.Deferred)
 
 
 def _nothing() -> None:

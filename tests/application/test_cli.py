@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from calandria import address
 from calandria.cli import main
-from calandria.cli._run import SERVICES, defaultListen, loadTarget
+from calandria.cli._run import SERVICES, defaultListen, loadTarget, whereIs
 from calandria.protocol import Factory, Protocol
 from tests.helpers import Program, connectTo, exchange, mergedEnvironment, receiveAll, unusedPort
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = [sys.executable, "-W", "error", "-m", "calandria"]
+
+# What Python flushes when it exits is part of what is tested, so nothing may flush it before.
+BUFFERED: dict[str, str | None] = {"PYTHONUNBUFFERED": None}
 
 ANY_PORT = "tcp:0:interface=127.0.0.1"
 
@@ -138,6 +142,17 @@ def makeExit():
     return ending(SystemExit(7))
 
 
+def makeReluctant():
+    from calandria import Deferred, reactor
+
+    def wait():
+        print("stopping", flush=True)
+        return Deferred()
+
+    reactor.addSystemEventTrigger("before", "shutdown", wait)
+    return Upper
+
+
 def makeError():
     raise LookupError("the target itself is broken")
 '''
@@ -176,7 +191,7 @@ def call(
     """A command that ends by itself, in a process of its own."""
     return subprocess.run(
         [COMMAND[0], *python, *COMMAND[1:], *arguments],
-        env=mergedEnvironment(env),
+        env=mergedEnvironment({**BUFFERED, **(env or {})}),
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
@@ -301,6 +316,20 @@ def test_anExceptionInAProtocolIsLoggedAndServingGoesOn(targets: Path) -> None:
         assert program.stop() == 0
         assert "RuntimeError: a protocol raised this" in program.output
         assert program.output.count(" ERROR ") == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "host", "told"),
+    [
+        ("tcp:0", address.IPv4Address("TCP", "0.0.0.0", 80), ("tcp:0.0.0.0:80", "0.0.0.0", 80, None)),
+        ("a+tcp:0:x=[::]", address.IPv6Address("TCP", "::", 80), ("a+tcp:[::]:80", "::", 80, None)),
+        ("tcp:0", address.IPv6Address("TCP", "fe80::1", 80, 0, 3), ("tcp:[fe80::1%3]:80", "fe80::1%3", 80, None)),
+        ("unix:x", address.UNIXAddress(b"/run/x"), ("unix:/run/x", None, None, "/run/x")),
+        ("pipe:x", "there", ("pipe:there", None, None, None)),
+    ],
+)
+def test_addressesAsText(endpoint: str, host: object, told: tuple[object, ...]) -> None:
+    assert tuple(whereIs(endpoint, host)[key] for key in ("listening", "host", "port", "path")) == told
 
 
 # Where the built-in services listen
@@ -430,6 +459,16 @@ def test_anExceptionThatEndsTheReactor(targets: Path) -> None:
     failed = call("run", "targets:makeFatal", "--listen", ANY_PORT)
     assert failed.returncode == 1
     assert "Fatal: this ends the reactor" in failed.stderr
+
+
+def test_aSecondInterruptWhileItStops(targets: Path) -> None:
+    with start("targets:makeReluctant", "--listen", ANY_PORT) as program:
+        listeningPort(program)
+        program.process.send_signal(signal.SIGINT)
+        program.waitFor("^stopping$")
+        assert program.stop(signal.SIGINT) == 1
+        assert "calandria: interrupted while shutting down" in program.output
+        assert "Traceback" not in program.output
 
 
 def test_theTargetsOwnExitCode(targets: Path) -> None:
@@ -641,6 +680,12 @@ def test_pluginThatDoesNotExist(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean" not in refusal(capsys, 4, "plugins", "info", "entirely-different")
 
 
+def test_aTerminalThatIsNotUnicode() -> None:
+    told = call("plugins", "info", "tcp", env={"PYTHONIOENCODING": "ascii"})
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "\\u2026" in told.stdout
+
+
 # Commands of plugins
 
 
@@ -659,13 +704,15 @@ def test_commandOfAPlugin(capsys: pytest.CaptureFixture[str]) -> None:
             return {"me": None, "you": 3}[arguments.whom]
 
     greeting = Greeting()
-    plugin.register(greeting)
+    name = plugin.register(greeting)
     try:
         assert main(["greet", "me"]) == 0
         assert main(["greet", "you"]) == 3
         assert capsys.readouterr().out == "hello, me\nhello, you\n"
         assert main(["--help"]) == 0
         assert "greets" in capsys.readouterr().out
+        (told,) = jsonOf(capsys, "plugins", "info", name, "--json")
+        assert (told["kind"], told["state"], told["hooks"]) == ("plugin", "ok", ["calandria_cli"])
     finally:
         plugin.unregister(greeting)
     assert "invalid choice: 'greet'" in refusal(capsys, 2, "greet", "me")
@@ -792,6 +839,7 @@ def test_servingGoesOnForAReaderThatHasGone() -> None:
     os.close(reading)
     with subprocess.Popen(
         [*COMMAND, "run", "echo", "--listen", f"tcp:{port}:interface=127.0.0.1"],
+        env=mergedEnvironment(BUFFERED),
         stdin=subprocess.DEVNULL,
         stdout=writing,
         stderr=subprocess.PIPE,
@@ -806,7 +854,7 @@ def test_servingGoesOnForAReaderThatHasGone() -> None:
             assert exchange(port, b"x") == b"x"
             process.terminate()
             assert process.wait(20) == 0
-            assert "Traceback" not in process.stderr.read()
+            assert "BrokenPipeError" not in process.stderr.read()
         finally:
             process.kill()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from calandria.error import ConnectionDone
+from calandria.error import BufferOverflow, ConnectionDone
 from calandria.protocols import wire
 from tests.helpers import (
     DEADLINE,
@@ -206,6 +206,15 @@ def test_chargenHoldsLittleForAClientThatDoesNotRead(reactor: Reactor) -> None:
         assert runWith(reactor, receiveExactly, peer, len(PATTERN)) == PATTERN
     runUntil(reactor, lambda: server.lost)
     assert len(server.lost) == 1
+
+
+def test_chargenStopsWhenTheTransportTakesNoMore(reactor: Reactor) -> None:
+    # The write that is over the limit aborts the connection instead of pausing the producer.
+    server = Server(reactor, wire.Chargen)
+    server.factory.maxBufferedBytes = HIGH
+    with connectTo(server.port):
+        runUntil(reactor, lambda: server.lost)
+    assert [type(reason) for reason in server.lost] == [BufferOverflow]
 
 
 def test_chargenThrowsAwayWhatItGets(reactor: Reactor) -> None:

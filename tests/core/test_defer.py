@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, assert_type
@@ -29,6 +30,7 @@ from calandria.defer import (
 from calandria.failure import Failure
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterator
 
     from tests.helpers import LogCapture
@@ -42,6 +44,11 @@ class Broken(Exception):
 
 def breaking(result: object) -> Any:
     raise Broken(result)
+
+
+def giving(result: Any) -> Callable[[object], Any]:
+    """A callback that returns `result`."""
+    return lambda _: result
 
 
 def resultOf(deferred: Deferred[Any]) -> Any:
@@ -81,7 +88,8 @@ def test_before_firing() -> None:
     assert not deferred.called
     assert not hasattr(deferred, "result")
     seen: list[int] = []
-    assert deferred.addCallback(seen.append) is deferred
+    returned: Deferred[Any] = deferred.addCallback(seen.append)
+    assert returned is deferred
     assert seen == []
     deferred.callback(1)
     assert deferred.called
@@ -124,20 +132,25 @@ def test_arguments() -> None:
 @pytest.mark.parametrize("method", ["addCallback", "addErrback", "addBoth", "addCallbacks"])
 @pytest.mark.parametrize("wrong", [None, 1, "text", (len, (), {})])
 def test_only_what_can_be_called(method: str, wrong: Any) -> None:
+    deferred: Any = succeed(1)
     with pytest.raises(TypeError, match="a callback is something to call"):
-        getattr(Deferred(), method)(wrong)
+        getattr(deferred, method)(wrong)
 
 
 def test_errors_skip_callbacks_and_results_skip_errbacks() -> None:
     seen: list[str] = []
+
+    def handle(reason: Failure) -> None:
+        seen.append(f"handled {reason.trap(Broken).__name__}")
+
     deferred: Deferred[Any] = Deferred()
     deferred.addErrback(lambda _: seen.append("never"))
     deferred.addCallback(breaking)
     deferred.addCallback(lambda _: seen.append("never"))
-    deferred.addErrback(lambda reason: reason.trap(Broken) and seen.append("handled"))
+    deferred.addErrback(handle)
     deferred.addCallback(lambda result: seen.append(f"then {result}"))
     deferred.callback("x")
-    assert seen == ["handled", "then None"]
+    assert seen == ["handled Broken", "then None"]
 
 
 def test_of_a_pair_only_one_is_called() -> None:
@@ -318,6 +331,20 @@ def test_the_inner_one_is_running() -> None:
     assert resultOf(outer) == "final"
 
 
+def test_the_inner_one_is_interrupted() -> None:
+    order: list[str] = []
+    inner: Deferred[Any] = Deferred()
+    outer: Deferred[Any] = succeed(0).addCallback(lambda _: inner)
+    # While `outer` goes on with the result, what `inner` has left to do waits; then `outer` wants the result of that.
+    outer.addCallback(lambda result: order.append(f"outer {result}"))
+    outer.addCallback(lambda _: inner)
+    outer.addCallback(lambda result: order.append(f"outer {result}"))
+    inner.addCallback(lambda result: order.append(f"inner {result}"))
+    inner.addCallback(lambda _: "final")
+    inner.callback("first")
+    assert order == ["outer first", "inner None", "outer final"]
+
+
 def test_the_inner_one_is_paused() -> None:
     inner = succeed(1)
     inner.pause()
@@ -379,7 +406,8 @@ def test_returning_itself_is_an_error_at_that_place() -> None:
 def test_waiting_in_a_circle_is_an_error(length: int) -> None:
     circle: list[Deferred[Any]] = [Deferred() for _ in range(length)]
     for index, deferred in enumerate(circle):
-        deferred.addCallback(lambda _, index=index: circle[(index + 1) % length])
+        deferred.addCallback(giving(circle[(index + 1) % length]))
+    for deferred in circle:
         deferred.callback(None)
     # The last one to wait is told; the others then get its error one after the other.
     assert isinstance(resultOf(circle[0]), RuntimeError)
@@ -473,8 +501,8 @@ def test_many_waits_one_after_the_other() -> None:
 def chain(order: Callable[[list[Deferred[Any]]], Any]) -> list[Deferred[Any]]:
     """Each waits for the next one; the last is not fired."""
     links: list[Deferred[Any]] = [Deferred() for _ in range(LONG + 1)]
-    for one, next_ in zip(links, links[1:], strict=False):
-        one.addCallback(lambda _, next_=next_: next_)
+    for one, next_ in itertools.pairwise(links):
+        one.addCallback(giving(next_))
     for one in order(links[:-1]):
         one.callback(None)
     return links
@@ -507,7 +535,7 @@ def test_cancelling_the_first_of_many() -> None:
 @pytest.mark.usefixtures("shallow")
 def test_many_that_are_chained() -> None:
     links: list[Deferred[str]] = [Deferred() for _ in range(LONG)]
-    for one, next_ in zip(links, links[1:], strict=False):
+    for one, next_ in itertools.pairwise(links):
         one.chainDeferred(next_)
     links[0].callback("result")
     assert resultOf(links[-1]) == "result"
@@ -763,6 +791,18 @@ def test_later_callbacks_have_all_the_time() -> None:
 # Errors are handled or logged.
 
 
+def tracebacks(logs: LogCapture) -> list[str]:
+    """The texts below the messages, as they come."""
+    texts: list[str] = []
+
+    def see(record: logging.LogRecord) -> bool:
+        texts.append(record.exc_text or "")
+        return True
+
+    logs.addFilter(see)
+    return texts
+
+
 def test_an_unhandled_error_is_logged_when_it_is_forgotten(logs: LogCapture) -> None:
     deferred: Deferred[int] = Deferred()
     deferred.addCallback(breaking)
@@ -774,11 +814,10 @@ def test_an_unhandled_error_is_logged_when_it_is_forgotten(logs: LogCapture) -> 
 
 
 def test_the_place_is_in_the_log(logs: LogCapture) -> None:
-    texts: list[str | None] = []
-    logs.addFilter(lambda record: texts.append(record.exc_text) or True)
+    texts = tracebacks(logs)
     succeed(1).addCallback(breaking)
-    assert "in breaking" in str(texts[0])
-    assert "defer.py" not in str(texts[0])
+    assert "in breaking" in texts[0]
+    assert "calandria/defer.py" not in texts[0]
     logs.takeErrors()
 
 
@@ -797,7 +836,7 @@ def test_an_errback_that_fails_is_logged_once(logs: LogCapture) -> None:
 
 def test_who_waits_is_responsible(logs: LogCapture) -> None:
     inner: Deferred[int] = Deferred()
-    outer = succeed(0).addCallback(lambda _: inner)
+    outer = succeed(0).addCallback(giving(inner))
     inner.errback(Broken())
     del inner
     assert logs.takeErrors() == []
@@ -807,7 +846,7 @@ def test_who_waits_is_responsible(logs: LogCapture) -> None:
 
 def test_one_that_failed_already_and_is_waited_for(logs: LogCapture) -> None:
     inner = fail(Broken())
-    outer = succeed(0).addCallback(lambda _: inner)
+    outer = succeed(0).addCallback(giving(inner))
     del inner
     assert logs.takeErrors() == []
     outer.addErrback(lambda _: None)
@@ -904,11 +943,12 @@ def test_waiting_leaves_no_cycle() -> None:
 def test_joining_leaves_no_cycle() -> None:
     def use(holder: Holder) -> None:
         other: Deferred[Any] = Deferred()
-        joined = [DeferredList([holder.deferred, other]), gatherResults([holder.deferred, other])]
+        joined: list[Deferred[Any]] = [DeferredList([holder.deferred, other]), gatherResults([holder.deferred, other])]
         holder.deferred.callback(1)
         other.callback(2)
         raced = race([Deferred[Any](holder.canceller), succeed(holder)])
-        assert all(one.called for one in (*joined, raced))
+        ended: list[Deferred[Any]] = [*joined, raced]
+        assert all(one.called for one in ended)
 
     assert freed(use)
 
@@ -923,11 +963,26 @@ def test_callbacks_are_forgotten_once_called() -> None:
     reference = weakref.ref(held)
     waiting: Deferred[int] = Deferred()
     deferred: Deferred[Any] = Deferred()
-    deferred.addCallback(held.callback).addCallback(lambda _: waiting)
+    deferred.addCallback(held.callback).addCallback(lambda _: waiting).addCallback(str)
     del held
     assert reference() is not None
     deferred.callback(1)
     assert reference() is None
+
+
+def test_one_that_always_waits_does_not_grow() -> None:
+    deferred = succeed(0)
+    waiting: list[Deferred[int]] = []
+
+    def wait(result: int) -> Deferred[int]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    deferred.addCallback(wait).addCallback(wait)
+    for number in range(1000):
+        deferred.addCallback(wait)
+        waiting.pop().callback(number)
+        assert len(deferred._callbacks) < 200
 
 
 # Debugging.
@@ -950,12 +1005,12 @@ def test_debugging_tells_where_a_deferred_was_made_and_fired(logs: LogCapture) -
         deferred.callback(2)
     assert "in madeHere" in str(caught.value)
     assert "in firedHere" in str(caught.value)
-    texts: list[str | None] = []
-    logs.addFilter(lambda record: texts.append(record.exc_text) or True)
+    del caught
+    texts = tracebacks(logs)
     deferred.addCallback(breaking)
     del deferred
-    assert "in madeHere" in str(texts[0])
-    assert "in firedHere" in str(texts[0])
+    assert "in madeHere" in texts[0]
+    assert "in firedHere" in texts[0]
     logs.takeErrors()
 
 
@@ -1050,10 +1105,9 @@ def test_the_first_failure_of_a_list() -> None:
 def test_errors_of_members_are_consumed_or_theirs(consume: bool, logs: LogCapture) -> None:
     members = several(2)
     joined = DeferredList(members, consumeErrors=consume)
-    for member in members:
-        member.errback(Broken())
+    while members:
+        members.pop().errback(Broken())
     assert joined.called
-    del member, members
     assert len(logs.takeErrors()) == (0 if consume else 2)
 
 
@@ -1102,14 +1156,14 @@ def test_cancelling_a_gathering() -> None:
 
 
 def test_a_race() -> None:
-    cancelled: list[int] = []
-    members: list[Deferred[str]] = [Deferred(lambda _, index=index: cancelled.append(index)) for index in range(3)]
+    cancelled: list[Deferred[str]] = []
+    members: list[Deferred[str]] = [Deferred(cancelled.append) for _ in range(3)]
     raced = race(members)
     members[2].errback(Broken())
     assert not raced.called
     members[1].callback("b")
     assert resultOf(raced) == (1, "b")
-    assert cancelled == [0]
+    assert cancelled == [members[0]]
 
 
 def test_a_race_that_is_over_at_once() -> None:

@@ -1,4 +1,4 @@
-"""What ended leaves nothing behind, without the garbage collector: connections of every kind of end, factories, reactors.
+"""What ended leaves nothing behind, without the garbage collector: connections, however they ended, factories, reactors.
 
 Factory and protocol refer to each other, a reason refers to an exception, an exception to its frames, and those to the
 protocol again; a class with `__del__` shows best when its instances go.
@@ -13,8 +13,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from calandria import ClientFactory, Factory, Protocol, Reactor, error
 
+from calandria import ClientFactory, Factory, Protocol, Reactor, error
 from tests.helpers import Background, connectTo, runUntil, unusedPort
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Kept(Protocol):
 
     def connectionMade(self) -> None:
         living.add(self)
-        living.add(self.transport)  # type: ignore[arg-type]  # a transport, of whichever class
+        living.add(self.transport)
         self.mine = self.transport
         self.factory.last = weakref.ref(self)
         if self.how == "raises when made":
@@ -60,7 +60,7 @@ class Kept(Protocol):
                 raise ValueError("from") from exc
         self.transport.write(data)
 
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # no default
+    def connectionLost(self, reason: Failure) -> None:
         self.reason = reason
         self.factory.ended += 1
         if self.how == "raises when lost":
@@ -208,46 +208,42 @@ def test_failedAttemptsLeaveNothing(reactor: Reactor) -> None:
 
 
 def test_aFactoryDiesWithItsPort(reactor: Reactor) -> None:
-    factory = KeptFactory("peer closes")
-    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-    host: Any = port.getHost()
-    peer = Background(talk, host.port, "peer closes")
-    runUntil(reactor, lambda: factory.ended == 1)
-    gone = weakref.ref(factory)
-    gonePort = weakref.ref(port)
-    stopped: list[None] = []
-    port.stopListening().addCallback(stopped.append)
-    runUntil(reactor, lambda: stopped)
-    peer.result()
-    del factory, port
-    assert gone() is None
-    assert gonePort() is None
+    def serveOne() -> list[Callable[[], object]]:
+        factory = KeptFactory("peer closes")
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        peer = Background(talk, port.getHost().port, "peer closes")
+        runUntil(reactor, lambda: factory.ended == 1)
+        stopped: list[None] = []
+        port.stopListening().addCallback(stopped.append)
+        runUntil(reactor, lambda: stopped)
+        peer.result()
+        return [weakref.ref(factory), weakref.ref(port)]
+
+    assert [ref() for ref in serveOne()] == [None, None]
 
 
 def test_aFactoryIsNotKeptByItsEndedConnections(reactor: Reactor) -> None:
-    factory = KeptFactory("closes")
-    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-    host: Any = port.getHost()
-    transports: list[Any] = []
-
-    def build(addr: Any) -> Kept:
-        protocol = KeptFactory.buildProtocol(factory, addr)
-        protocols.append(protocol)
-        return protocol
+    class Remembering(KeptFactory):
+        def buildProtocol(self, addr: Any) -> Kept:
+            protocol = super().buildProtocol(addr)
+            protocols.append(protocol)
+            return protocol
 
     protocols: list[Kept] = []
-    factory.buildProtocol = build  # type: ignore[method-assign]  # for this test
-    peer = Background(talk, host.port, "closes")
-    runUntil(reactor, lambda: factory.ended == 1)
-    transports.append(protocols.pop().mine)
-    port.stopListening()
-    runUntil(reactor, lambda: not port.connected and not reactor.lingering)
-    peer.result()
-    del port, factory.buildProtocol, build
-    gone = weakref.ref(factory)
-    del factory
-    assert transports[0].protocol is None
-    assert gone() is None
+
+    def serveOne() -> tuple[Any, Callable[[], object]]:
+        factory = Remembering("closes")
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        peer = Background(talk, port.getHost().port, "closes")
+        runUntil(reactor, lambda: factory.ended == 1)
+        port.stopListening()
+        runUntil(reactor, lambda: not port.connected and not reactor.lingering)
+        peer.result()
+        return protocols.pop().mine, weakref.ref(factory)
+
+    transport, factory = serveOne()
+    assert transport.protocol is None
+    assert factory() is None
 
 
 def test_aConnectionThatNobodyRefersToLivesOn(reactor: Reactor) -> None:

@@ -36,8 +36,14 @@ from tests.recorders import Recorder, RecordingServer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from calandria import Reactor
+    from calandria import Reactor, interfaces
     from tests.helpers import LogCapture
+
+
+def portNumber(port: Any) -> int:
+    """Where a port listens."""
+    number: int = port.getHost().port
+    return number
 
 
 # Protocol
@@ -252,6 +258,7 @@ class Stubborn(ReconnectingClientFactory):
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.reasons: list[failure.Failure] = []
         self.protocols: list[Recorder] = []
 
     def buildProtocol(self, addr: Any) -> Recorder:
@@ -265,6 +272,7 @@ class Stubborn(ReconnectingClientFactory):
 
     def clientConnectionFailed(self, connector: Any, reason: failure.Failure) -> None:
         self.events.append("failed")
+        self.reasons.append(reason)
         super().clientConnectionFailed(connector, reason)
 
     def clientConnectionLost(self, connector: Any, reason: failure.Failure) -> None:
@@ -307,6 +315,8 @@ class TestReconnectingClientFactory:
     def test_jitter_spreadsTheDelays(self, reactor: Reactor) -> None:
         connector = reactor.connectTCP("127.0.0.1", unusedPort(), ClientFactory())
         delays: list[float] = []
+        jitter = ReconnectingClientFactory.jitter
+        assert jitter is not None
         for _ in range(1000):
             factory = ReconnectingClientFactory()
             factory.noisy = False
@@ -314,7 +324,7 @@ class TestReconnectingClientFactory:
             factory.retry(connector)
             delays.append(clock.calls[0].getTime())
         assert statistics.mean(delays) == pytest.approx(math.e, rel=0.05)
-        assert statistics.stdev(delays) == pytest.approx(math.e * factory.jitter, rel=0.2)  # type: ignore[operator]  # it has one
+        assert statistics.stdev(delays) == pytest.approx(math.e * jitter, rel=0.2)
         assert max(delays) - min(delays) >= 0.6 * math.e
 
     def test_aWildJitter_givesNoNegativeDelay(self, reactor: Reactor) -> None:
@@ -334,7 +344,7 @@ class TestReconnectingClientFactory:
         port = reactor.listenTCP(0, server, interface="127.0.0.1")
         factory = Stubborn()
         factory.initialDelay = 0.001
-        reactor.connectTCP("127.0.0.1", port.getHost().port, factory)
+        reactor.connectTCP("127.0.0.1", portNumber(port), factory)
         for count in (1, 2, 3):
             runUntil(reactor, lambda: len(server.protocols) == count)  # noqa: B023  (it is run at once)
             server.protocols[-1].transport.loseConnection()
@@ -385,17 +395,10 @@ class TestReconnectingClientFactory:
         factory = Stubborn()
         factory.clock = clock = FalseClock()
         connector = reactor.connectTCP("127.0.0.1", unusedPort(), factory)
-        reasons: list[failure.Failure] = []
-        factory.clientConnectionFailed = (  # type: ignore[method-assign]  # to look at what comes
-            lambda connector, reason: (
-                reasons.append(reason),
-                Stubborn.clientConnectionFailed(factory, connector, reason),
-            )[-1]
-        )
         factory.stopTrying()
         assert connector.state == "disconnected"
         runUntil(reactor, lambda: "failed" in factory.events)
-        assert type(reasons[0].value) is error.UserError
+        assert type(factory.reasons[0].value) is error.UserError
         assert clock.calls == []
         assert factory.numPorts == 0
 
@@ -419,7 +422,7 @@ class TestReconnectingClientFactory:
         port = reactor.listenTCP(0, server, interface="127.0.0.1")
         factory = Stubborn()
         factory.clock = clock = FalseClock()
-        reactor.connectTCP("127.0.0.1", port.getHost().port, factory)
+        reactor.connectTCP("127.0.0.1", portNumber(port), factory)
         runUntil(reactor, lambda: server.protocols and factory.protocols)
         factory.stopTrying()
         factory.resetDelay()
@@ -526,7 +529,7 @@ class TestClientCreator:
         def connected(protocol: Named) -> None:
             results.append((protocol, list(protocol.events)))
 
-        creator.connectTCP("127.0.0.1", port.getHost().port).addCallback(connected)
+        creator.connectTCP("127.0.0.1", portNumber(port)).addCallback(connected)
         runUntil(reactor, lambda: results)
         protocol, events = results[0]
         assert (protocol.name, protocol.number, events) == ("Ada", 7, ["made"])
@@ -546,7 +549,7 @@ class TestClientCreator:
         def make() -> Recorder:
             raise ZeroDivisionError("none left")
 
-        ClientCreator(reactor, make).connectTCP("127.0.0.1", port.getHost().port).addBoth(results.append)
+        ClientCreator(reactor, make).connectTCP("127.0.0.1", portNumber(port)).addBoth(results.append)
         runUntil(reactor, lambda: results)
         assert type(results[0].value) is ZeroDivisionError
         assert len(logs.takeErrors()) == 1
@@ -555,7 +558,7 @@ class TestClientCreator:
         server = RecordingServer()
         port = reactor.listenTCP(0, server, interface="127.0.0.1")
         results: list[Any] = []
-        deferred = ClientCreator(reactor, Recorder).connectTCP("127.0.0.1", port.getHost().port)
+        deferred = ClientCreator(reactor, Recorder).connectTCP("127.0.0.1", portNumber(port))
         deferred.addBoth(results.append)
         deferred.cancel()
         assert type(results[0].value) is defer.CancelledError
@@ -572,7 +575,7 @@ class TestClientCreator:
                 super().connectionMade()
                 deferred.cancel()
 
-        deferred = ClientCreator(reactor, Cancelling).connectTCP("127.0.0.1", port.getHost().port)
+        deferred = ClientCreator(reactor, Cancelling).connectTCP("127.0.0.1", portNumber(port))
         deferred.addBoth(results.append)
         runUntil(reactor, lambda: server.protocols and server.protocols[0].lost)
         assert [type(result.value) for result in results] == [defer.CancelledError]
@@ -608,7 +611,8 @@ class TestFileWrapper:
         protocol = Recorder()
         protocol.makeConnection(FileWrapper(file))
         protocol.transport.write(b"a")
-        protocol.transport.writeSequence(iter([b"b", bytearray(b"c"), memoryview(b"d")]))
+        pieces: list[interfaces.Data] = [b"b", bytearray(b"c"), memoryview(b"d")]
+        protocol.transport.writeSequence(iter(pieces))
         assert file.getvalue() == b"abcd"
 
     def test_loseConnection_closesOnce(self) -> None:

@@ -152,6 +152,15 @@ for name in ("select", "select@calandria"):
     assert result.returncode == 0, result.stderr
 
 
+def test_everythingThatPluginsImportIsThere() -> None:
+    names = [name for names in vars(plugin)["_LATER"].values() for name in names]
+    for name in names:
+        assert getattr(plugin, name) is not None
+    assert set(names) <= set(dir(plugin))
+    with pytest.raises(AttributeError, match=r"module .calandria\.plugin. has no attribute 'Transprot'"):
+        plugin.Transprot  # noqa: B018  # it is the looking that raises
+
+
 # Choosing a backend
 
 

@@ -1,6 +1,6 @@
 """The thread pool by itself, and the ways between threads and reactors.
 
-Tests wait on events and queues that the jobs serve, never on time; what takes time on purpose has an end in the test's hand.
+Tests wait on events and queues that the jobs serve, never on time; a job that takes long ends when the test says so.
 """
 
 from __future__ import annotations
@@ -86,6 +86,10 @@ def collector(results: Results) -> Callable[[bool, Any], None]:
     return lambda success, result: results.put((success, result))
 
 
+def echo(value: object) -> object:
+    return value
+
+
 def fails() -> None:
     raise ZeroDivisionError("on purpose")
 
@@ -109,19 +113,7 @@ class TestJobs:
         self, pools: Callable[..., ThreadPool], kind: type[BaseException]
     ) -> None:
         pool = pools(0, 1)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
 
         def job() -> None:
             raise kind("on purpose")
@@ -139,19 +131,7 @@ Results = queue.SimpleQueue()
         self, pools: Callable[..., ThreadPool], logs: LogCapture, kind: type[BaseException]
     ) -> None:
         pool = pools(0, 1)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
 
         def job() -> None:
             raise kind("on purpose")
@@ -163,23 +143,9 @@ Results = queue.SimpleQueue()
         assert "job" in record.message
         assert "on purpose" in record.message
 
-    def test_anException_ofTheListener_isLogged(
-        self, pools: Callable[..., ThreadPool], logs: LogCapture
-    ) -> None:
+    def test_anException_ofTheListener_isLogged(self, pools: Callable[..., ThreadPool], logs: LogCapture) -> None:
         pool = pools(0, 1)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
 
         def broken(success: bool, result: object) -> None:
             raise ZeroDivisionError("the listener")
@@ -192,19 +158,7 @@ Results = queue.SimpleQueue()
 
     def test_jobs_waitForTheStart(self, pools: Callable[..., ThreadPool]) -> None:
         pool = pools(0, 3, start=False)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         for text in ("a", "bb", "ccc"):
             pool.callInThreadWithCallback(collector(results), len, text)
         assert (pool.workers, pool.q.qsize(), pool.started) == (0, 3, False)
@@ -214,19 +168,7 @@ Results = queue.SimpleQueue()
     def test_aFullQueue_refuses(self, pools: Callable[..., ThreadPool]) -> None:
         pool = pools(0, 1, limit=2)
         gate = Gate()
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         pool.callInThread(gate)
         gate.wait()
         pool.callInThreadWithCallback(collector(results), len, "a")
@@ -248,26 +190,14 @@ Results = queue.SimpleQueue()
             pass
 
         pool = pools(1, 1)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         gc.collect()
         gc.disable()
         try:
             thing = Thing()
             gone = threading.Event()
             weakref.finalize(thing, gone.set)
-            pool.callInThreadWithCallback(collector(results), lambda one: one, thing)
+            pool.callInThreadWithCallback(collector(results), echo, thing)
             results.get(timeout=DEADLINE)
             del thing
             assert gone.wait(DEADLINE)
@@ -310,19 +240,7 @@ class TestSize:
     def test_idleThreads_neverMissAJob(self, pools: Callable[..., ThreadPool]) -> None:
         # Each job comes just when the only thread is about to leave: the moment in which one can be lost.
         pool = pools(0, 1, idle=0)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         for number in range(3000):
             pool.callInThreadWithCallback(collector(results), abs, number)
             assert results.get(timeout=DEADLINE) == (True, number)
@@ -330,19 +248,7 @@ Results = queue.SimpleQueue()
     @pytest.mark.parametrize("most", [1, 2, 8])
     def test_manyThreadsAtOnce_loseNothing(self, pools: Callable[..., ThreadPool], most: int) -> None:
         pool = pools(0, most, idle=0, limit=100_000)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
 
         def give(start: int) -> None:
             for number in range(start, start + 1000):
@@ -395,19 +301,7 @@ Results = queue.SimpleQueue()
         whenLeft(pool, 1)
         pool.stopAWorker()
         whenLeft(pool, 0)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), len, "abc")
         assert results.get(timeout=DEADLINE) == (True, 3)
 
@@ -428,19 +322,7 @@ class TestStop:
         pool = ThreadPool(2, 2)
         pool.start()
         gate = Gate()
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), gate)
         gate.wait()
         every = pool.threads
@@ -455,19 +337,7 @@ Results = queue.SimpleQueue()
 
     def test_stop_dropsWhatWaits(self, logs: LogCapture) -> None:
         pool = ThreadPool(0, 1)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), len, "abc")
         pool.callInThread(len, "abc")
         pool.callInThread(len, "abc")
@@ -483,19 +353,7 @@ Results = queue.SimpleQueue()
         pool = ThreadPool(0, 2)
         pool.start()
         gate = Gate()
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), gate)
         gate.wait()
         (thread,) = pool.threads
@@ -534,19 +392,7 @@ Results = queue.SimpleQueue()
     def test_aJob_mayStopItsOwnPool(self) -> None:
         pool = ThreadPool(0, 2)
         pool.start()
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), pool.stop)
         assert results.get(timeout=DEADLINE) == (True, [])
 
@@ -555,19 +401,7 @@ Results = queue.SimpleQueue()
             pool = ThreadPool(0, 2, idle=0)
             pool.start()
             ran: queue.SimpleQueue[int] = queue.SimpleQueue()
-            reported: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+            reported: Results = queue.SimpleQueue()
             begun = threading.Event()
 
             def give() -> int:
@@ -606,19 +440,7 @@ Results = queue.SimpleQueue()
 class TestReentry:
     def test_aSignalHandler_mayGiveJobs(self, pools: Callable[..., ThreadPool]) -> None:
         pool = pools(0, 2, idle=0, limit=1_000_000)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         fromHandler = 0
 
         def handler(number: int, frame: object) -> None:
@@ -641,19 +463,7 @@ Results = queue.SimpleQueue()
 
     def test_aDestructor_mayGiveJobs(self, pools: Callable[..., ThreadPool]) -> None:
         pool = pools(0, 2, idle=0, limit=1_000_000)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         died = 0
 
         class Dying:
@@ -702,19 +512,7 @@ class TestNoThreads:
 
         pool = pools(0, 5, spawn=spawn)
         gate = Gate()
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         pool.callInThread(gate)
         gate.wait()
         pool.callInThreadWithCallback(collector(results), len, "abc")
@@ -727,19 +525,7 @@ Results = queue.SimpleQueue()
             raise RuntimeError("can't start new thread")
 
         pool = ThreadPool(0, 2, spawn=spawn)
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), len, "abc")
         pool.start()
         assert type(results.get(timeout=0)[1].value) is NoThreadsAvailable
@@ -770,19 +556,7 @@ class TestSpawn:
     def test_aWorldWithoutThreads_isServedAtOnce(self) -> None:
         pool = ThreadPool(0, 1, idle=0, spawn=lambda function: function())
         pool.start()
-        results: def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
-    """The threads, once there are no more than `count`."""
-    deadline = time.monotonic() + DEADLINE
-    while pool.workers > count:
-        assert time.monotonic() < deadline, pool
-        for thread in pool.threads:
-            thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
-
-
-Results = queue.SimpleQueue()
+        results: Results = queue.SimpleQueue()
         name = threading.current_thread().name
         pool.callInThreadWithCallback(collector(results), len, "abc")
         assert results.get(timeout=0) == (True, 3)
@@ -818,14 +592,16 @@ class TestDeferToThread:
     def test_theDefaultReactors_areUsedByDefault(self, reactor: Reactor) -> None:
         results: list[Any] = []
 
+        def add(what: str) -> None:
+            results.append(what)
+
         def begin() -> None:
             deferToThread(len, "abc").addCallback(results.append)
-            callMultipleInThread([(results.append, (1,), {}), (results.append, (), {"object": 2})][:1])
-            callMultipleInThread([(results.append, ("a",), {}), (results.append, ("b",), {})])
+            callMultipleInThread([(add, ("a",), {}), (add, (), {"what": "b"})])
 
         reactor.callWhenRunning(begin)
-        runUntil(reactor, lambda: len(results) == 4)
-        assert set(results) == {3, 1, "a", "b"}
+        runUntil(reactor, lambda: len(results) == 3)
+        assert sorted(results, key=str) == [3, "a", "b"]
         assert results.index("a") < results.index("b")
 
     def test_aFailure_leavesNoCycle(self, reactor: Reactor, logs: LogCapture) -> None:
@@ -861,7 +637,12 @@ class TestDeferToThread:
         results: list[Any] = []
         reactor.threadTimeout = 0.01
         deferToThreadPool(reactor, reactor.getThreadPool(), gate).addBoth(results.append)
-        reactor.callWhenRunning(lambda: Background(lambda: (gate.wait(), reactor.callFromThread(reactor.stop))))
+
+        def stopOnceBegun() -> None:
+            gate.wait()
+            reactor.callFromThread(reactor.stop)
+
+        reactor.callWhenRunning(Background, stopOnceBegun)
         reactor.run(installSignalHandlers=False)
         assert [type(result.value) for result in results] == [error.ReactorNotRunning]
         assert any("no longer waits for" in record.message for record in logs.records)
@@ -885,11 +666,11 @@ class TestDeferToThread:
 
 class TestBlockingCall:
     def test_theResult_comesBack(self, reactor: Reactor) -> None:
+        def f(*args: int) -> tuple[tuple[int, ...], int]:
+            return args, threading.get_ident()
+
         here = threading.get_ident()
-        assert runWith(reactor, blockingCallFromThread, reactor, lambda *a: (a, threading.get_ident()), 1, 2) == (
-            (1, 2),
-            here,
-        )
+        assert runWith(reactor, blockingCallFromThread, reactor, f, 1, 2) == ((1, 2), here)
 
     def test_aDeferred_isWaitedFor(self, reactor: Reactor) -> None:
         def ask() -> defer.Deferred[str]:

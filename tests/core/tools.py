@@ -1,7 +1,7 @@
-"""Tools of the loop's tests: foreign descriptors, a watched backend, worlds with a clock of their own, forked children.
+"""Tools of the loop's tests: a watched backend, a world with a clock of its own, foreign descriptors, forked children.
 
-`Watched` stands between a reactor and a real backend and changes nothing but the clock, when told to; `Clock` is a whole
-world without descriptors, in which time passes only when somebody says so.
+`Watched` stands between a reactor and a real backend and changes nothing but the clock, when told to; `Clock` is a
+whole world without descriptors, in which time passes only when somebody says so.
 """
 
 from __future__ import annotations

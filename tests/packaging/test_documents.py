@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# A run of these tests waits for another to be done with the ports; what it does then has deadlines of its own.
+pytestmark = pytest.mark.timeout(600)
+
+
 class Serving(NamedTuple):
     """A command that serves until it is stopped: where, on which backend, and what it answers to `Some Bytes`."""
 
@@ -241,7 +245,6 @@ def copyOfTheSources(tmp_path: Path) -> Path:
 
 
 @pytest.mark.clone
-@pytest.mark.timeout(300)
 def test_firstCommandInstallsAndServes(copyOfTheSources: Path, start: Callable[..., Program]) -> None:
     program = start(markedCommand("run command"), cwd=copyOfTheSources, warnings=None)
     program.waitFor(r"listening on tcp:127\.0\.0\.1:8007", timeout=240)
@@ -259,7 +262,6 @@ def test_ciRunsTheSecondCommand() -> None:
 
 
 @pytest.mark.clone
-@pytest.mark.timeout(300)
 def test_contributorsCanWork(copyOfTheSources: Path) -> None:
     steps = [line for document, line in commands if document == "CONTRIBUTING.md"]
     assert len(steps) == 3

@@ -17,7 +17,7 @@ ROOM = 1000
 
 
 class MemoryChannel:
-    """One end of a pipe in memory: bytes arrive in the reactor's next turn, `room` of them are under way at the most."""
+    """One end of a pipe in memory: bytes arrive in the reactor's next turn, at most `room` of them are under way."""
 
     def __init__(self, reactor: Reactor, room: int = ROOM) -> None:
         self.reactor = reactor

@@ -57,27 +57,24 @@ class KqueueBackend(Backend):
         What is wanted is added each time: the kernel deletes the filters of a descriptor that is closed without a word
         to us, and the number may be another file's by now. Adding a filter that is there changes nothing.
         """
-        broken = 0
+        before = self._watched.get(fd, 0)
+        self._broken.pop(fd, None)
         for bit, number in self._filters:
             if interest & bit:
                 try:
                     self._kqueue.control([self._kevent(fd, number, self._add)], 0)
                 except BrokenPipeError:
-                    broken |= bit
+                    self._broken[fd] = self._broken.get(fd, 0) | bit
                 except (OSError, ValueError, OverflowError) as exc:
+                    self._watched[fd] = before | interest  # whatever of it stands is deleted
                     self.watch(fd, 0)
                     text = f"kqueue cannot watch descriptor {fd}: {error.describe(exc)}"
                     raise error.UnsupportedDescriptor(text) from exc
-                self._watched[fd] = self._watched.get(fd, 0) | bit
-        self._broken.pop(fd, None)
-        if broken:
-            self._broken[fd] = broken
-        for bit, number in self._filters:
-            if self._watched.get(fd, 0) & ~interest & bit:
+            elif before & bit:
                 try:
                     self._kqueue.control([self._kevent(fd, number, self._delete)], 0)
-                except OSError:
-                    pass  # closed meanwhile: the kernel has forgotten it already
+                except (OSError, ValueError, OverflowError):
+                    pass  # closed meanwhile, so the kernel has forgotten it already; or refused just now
         if interest:
             self._watched[fd] = interest
         else:

@@ -68,12 +68,13 @@ def addParser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "plugins",
         help="show the plugins, and all about one of them",
+        usage="calandria plugins [-h] [--json] [info NAME]",
         description="Show every plugin: where it comes from, in what state it is, and why.",
         epilog=EPILOG,
     )
     addJSONOption(parser, "print a list of objects instead of a table")
     parser.set_defaults(command=plugins)
-    inner = parser.add_subparsers(metavar="COMMAND", title="commands")
+    inner = parser.add_subparsers(metavar="COMMAND", title="commands", prog=parser.prog)
     about: argparse.ArgumentParser = inner.add_parser(
         "info",
         help="show all about one plugin: its spellings, fields and options",

@@ -13,7 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from calandria import _registry, address, error
+from calandria import address, error
 from calandria._text import didYouMean
 from calandria.cli._output import (
     CANNOT_LISTEN,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import argparse
 
     from calandria import Reactor
+    from calandria.interfaces import ListeningPort
 
 logger = logging.getLogger("calandria")
 
@@ -300,33 +301,23 @@ def describe(found: object) -> str:
 
 
 def listen(reactor: Reactor, where: list[str], factory: Factory) -> list[dict[str, Any]]:
-    """Listen everywhere or nowhere; what is to be said of each endpoint."""
-    ports: list[Any] = []
-    listening: list[dict[str, Any]] = []
-    try:
-        for text in where:
-            port: Any = listenOn(reactor, text, factory)
-            ports.append(port)
-            listening.append({**whereIs(text, port.getHost()), "endpoint": text})
-    except BaseException:
-        for port in ports:
-            port.stopListening()
-        raise
-    return listening
+    """Listen everywhere; what is to be said of each endpoint. If one cannot, closing the reactor closes the others."""
+    return [{**whereIs(text, listenOn(reactor, text, factory).getHost()), "endpoint": text} for text in where]
 
 
-def listenOn(reactor: Reactor, text: str, factory: Factory) -> object:
+def listenOn(reactor: Reactor, text: str, factory: Factory) -> ListeningPort:
     """The port of one endpoint. What keeps it from listening becomes a sentence with the exit code that it means."""
     if not text[:1].isalpha():
         raise CommandError(f"--listen takes an endpoint such as tcp:8007:interface=127.0.0.1, not {text!r}", USAGE)
     try:
-        return reactor.listen(_registry.endpoint(text, "listen"), factory)
+        port: ListeningPort = reactor.listen(text, factory)
     except error.PluginError as exc:
         raise CommandError(f"--listen {text}: {exc}", UNAVAILABLE) from exc
     except (ValueError, TypeError) as exc:
         raise CommandError(f"--listen {text}: {exc}", USAGE) from exc
     except (error.CannotListenError, OSError) as exc:
         raise CommandError(f"cannot listen on {text}: {exc}", CANNOT_LISTEN) from exc
+    return port
 
 
 def whereIs(endpoint: str, host: object) -> dict[str, Any]:

@@ -82,6 +82,11 @@ class TCPPort(Port):
         self._endpoint = endpoint
         self._local = _literal(reactor, endpoint.interface, endpoint.port)
 
+    def getHost(self) -> address.IPv4Address | address.IPv6Address:
+        """The address that is being listened at, with the real port; after the end the last one known."""
+        found: address.IPv4Address | address.IPv6Address = super().getHost()
+        return found
+
     def createInternetSocket(self) -> socket.socket:
         """A stream socket of the interface's family, with the options that bind(2) looks at."""
         sock = self.reactor.backend.socket(self._local[0], socket.SOCK_STREAM)
