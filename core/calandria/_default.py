@@ -55,7 +55,7 @@ def entered(reactor: Reactor) -> Reactor | None:
     if other is not None and other is not reactor and other.usable and other.busy:
         warnings.warn(
             f"{reactor!r} runs now, but this thread's default is {other!r}, which holds ports, connections or "
-            "timers that will wait: give calandria.setDefault() the reactor that is to run, or pass reactors explicitly",
+            "timers that will wait: give calandria.setDefault() the reactor that is to run, or pass it explicitly",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Descriptors:
-    """Owned by one reactor, used on its thread. `evicted` is told of owners whose number has passed to somebody else."""
+    """Owned by one reactor, used on its thread. `evicted` is told of owners whose number is somebody else's now."""
 
     __slots__ = ("_evicted", "_interest", "_watch", "lowered", "readers", "writers")
 

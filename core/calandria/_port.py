@@ -187,7 +187,7 @@ class Port:
         self._fd = -1
 
     def _disown(self) -> None:
-        """Somebody else closed our descriptor, and its number may be somebody else's by now: it is not ours to close."""
+        """Somebody else closed our descriptor, and the number may be another's by now: it is not ours to close."""
         if self.socket is not None:
             self.reactor.descriptors.forget(self._fd)
             self.socket.detach()

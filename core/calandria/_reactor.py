@@ -320,7 +320,7 @@ class Reactor:
         return eventType, self._event(eventType).add(phase, callable, args, kw)
 
     def removeSystemEventTrigger(self, triggerID: tuple[str, Any]) -> None:
-        """Take back a trigger. Raises TypeError for anything else, KeyError or ValueError if it is not there any more."""
+        """Take back a trigger. Raises TypeError for anything else, KeyError or ValueError if it is gone."""
         eventType, trigger = taken(triggerID)
         self._events[eventType].remove(trigger)
 
@@ -567,7 +567,7 @@ class Reactor:
         self.descriptors.addReader(fd, reader)
 
     def addWriter(self, writer: interfaces.WriteDescriptor) -> None:
-        """Call `writer.doWrite()` whenever its descriptor may be written, from the next poll on; else as `addReader`."""
+        """Call `writer.doWrite()` whenever its descriptor may be written; the rest is as with `addReader`."""
         self.checkUsable()
         fd = self._foreign(writer, self.descriptors.writers)
         self.descriptors.addWriter(fd, writer)
@@ -642,7 +642,7 @@ class Reactor:
         where: str | ClientEndpoint | DatagramClientEndpoint,
         factory: ClientFactory | AbstractDatagramProtocol,
     ) -> Any:
-        """Connect to an endpoint: an object such as ConnectTCP("localhost", 8007), or its text, "tcp:localhost:8007"."""
+        """Connect to an endpoint: an object such as ConnectTCP("localhost", 8007), or its text."""
         self.checkUsable()
         return _registry.endpoint(where, "connect").connect(self, factory)
 

@@ -715,7 +715,7 @@ class Stream:
             self._enqueue()
 
     def abortConnection(self) -> None:
-        """Drop what was written and reset the connection; `connectionLost(ConnectionAborted)` follows in the next turn."""
+        """Drop what was written and reset; `connectionLost(ConnectionAborted)` follows in the next turn."""
         self._abort(error.ConnectionAborted())
 
     def _abort(self, reason: BaseException) -> None:
@@ -752,7 +752,7 @@ class Stream:
         self._chunks.clear()
 
     def _disown(self) -> None:
-        """Somebody else closed our descriptor, and its number may be somebody else's by now: it is not ours to close."""
+        """Somebody else closed our descriptor, and the number may be another's by now: it is not ours to close."""
         self.reactor.descriptors.forget(self.fd)
         detach = getattr(self.channel, "detach", None)
         if detach is not None:

@@ -1,4 +1,4 @@
-"""What ended leaves nothing behind, without the garbage collector: connections, however they ended, factories, reactors.
+"""What ended leaves nothing behind without the garbage collector: connections, however they ended, factories, reactors.
 
 Factory and protocol refer to each other, a reason refers to an exception, an exception to its frames, and those to the
 protocol again; a class with `__del__` shows best when its instances go.
@@ -10,6 +10,7 @@ import gc
 import socket
 import struct
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -207,12 +208,18 @@ def test_failedAttemptsLeaveNothing(reactor: Reactor) -> None:
     assert list(living) == []
 
 
+def countIs(factory: Callable[[], KeptFactory | None], count: int) -> bool:
+    """Whether so many connections of a factory have ended; a predicate that keeps nothing alive."""
+    found = factory()
+    return found is not None and found.ended == count
+
+
 def test_aFactoryDiesWithItsPort(reactor: Reactor) -> None:
     def serveOne() -> list[Callable[[], object]]:
         factory = KeptFactory("peer closes")
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         peer = Background(talk, port.getHost().port, "peer closes")
-        runUntil(reactor, lambda: factory.ended == 1)
+        runUntil(reactor, partial(countIs, weakref.ref(factory), 1))
         stopped: list[None] = []
         port.stopListening().addCallback(stopped.append)
         runUntil(reactor, lambda: stopped)
@@ -235,9 +242,10 @@ def test_aFactoryIsNotKeptByItsEndedConnections(reactor: Reactor) -> None:
         factory = Remembering("closes")
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         peer = Background(talk, port.getHost().port, "closes")
-        runUntil(reactor, lambda: factory.ended == 1)
-        port.stopListening()
-        runUntil(reactor, lambda: not port.connected and not reactor.lingering)
+        runUntil(reactor, partial(countIs, weakref.ref(factory), 1))
+        stopped: list[None] = []
+        port.stopListening().addCallback(stopped.append)
+        runUntil(reactor, lambda: stopped and not reactor.lingering)
         peer.result()
         return protocols.pop().mine, weakref.ref(factory)
 

@@ -102,6 +102,28 @@ def outcome(reactor: Reactor, deferred: defer.Deferred[Any]) -> Any:
     return results[0]
 
 
+def whenIdle(reactor: Reactor) -> None:
+    """Wait for the resolver's threads to have done what there is to do."""
+    resolver = reactor.nameResolver
+    assert isinstance(resolver, ThreadedResolver)
+    pool = resolver.pool()
+    for thread in pool.threads:
+        while thread in pool.working:
+            thread.join(0.001)
+
+
+# Calls that make no sense, and what is said of them.
+SENSELESS: list[tuple[tuple[Any, ...], str]] = [
+    (("", 1), "cannot be empty"),
+    (("a\0b", 1), "cannot contain NUL"),
+    (("a..b", 1), "1 to 63 characters"),
+    (("a", 70000), "port must be 0-65535, not 70000"),
+    (("a", 1, []), "IPv4Address, IPv6Address or both"),
+    (("a", 1, [str]), "IPv4Address, IPv6Address or both"),
+    (("a", 1, None, "SCTP"), "'TCP' or 'UDP'"),
+]
+
+
 class TestThreadedResolver:
     def test_localhost_isFound(self, reactor: Reactor) -> None:
         receiver = Receiver()
@@ -166,18 +188,7 @@ class TestThreadedResolver:
         reactor.nameResolver.resolveHostName(only6, name, 7, [IPv6Address])
         assert len(only6.events) == (3 if name in ("::1", "fe80::1%1") else 2)
 
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (("", 1), "cannot be empty"),
-            (("a\0b", 1), "cannot contain NUL"),
-            (("a..b", 1), "1 to 63 characters"),
-            (("a", 70000), "port must be 0-65535, not 70000"),
-            (("a", 1, []), "IPv4Address, IPv6Address or both"),
-            (("a", 1, [str]), "IPv4Address, IPv6Address or both"),
-            (("a", 1, None, "SCTP"), "'TCP' or 'UDP'"),
-        ],
-    )
+    @pytest.mark.parametrize(("arguments", "message"), SENSELESS)
     def test_whatMakesNoSense_isRefusedAtTheCall(
         self, reactor: Reactor, arguments: tuple[Any, ...], message: str
     ) -> None:
@@ -203,11 +214,10 @@ class TestThreadedResolver:
 
     def test_cancelled_itHearsNothing_andIsNotLookedUp(self, reactor: Reactor, world: World) -> None:
         receivers = [Receiver() for _ in range(THREADS + 1)]
-        resolutions = [
-            reactor.nameResolver.resolveHostName(receiver, f"slow{number}")
-            for number, receiver in enumerate(receivers)
-            if world.hold(f"slow{number}")
-        ]
+        resolutions: list[HostResolution] = []
+        for number, receiver in enumerate(receivers):
+            world.hold(f"slow{number}")
+            resolutions.append(reactor.nameResolver.resolveHostName(receiver, f"slow{number}"))
         for number in range(THREADS):
             assert world.begun[f"slow{number}"].wait(DEADLINE)
         # One that is being looked up, and one that still waits.
@@ -278,10 +288,7 @@ class TestThreadedResolver:
             reactor.nameResolver.resolveHostName(receiver, f"slow{count}")
             runUntil(reactor, begun.is_set)
             world.release.set()
-            pool = reactor.nameResolver.pool()  # type: ignore[attr-defined]  # it is ours
-            for thread in pool.threads:
-                while thread in pool.working:
-                    thread.join(0.001)
+            whenIdle(reactor)
             assert receiver.events == [f"slow{count}"]
             runUntil(reactor, lambda: receiver.events[-1] == "complete")  # noqa: B023  (it is run at once)
             world.release.clear()
@@ -355,7 +362,7 @@ class TestThreadedResolver:
         gc.collect()
         gc.disable()
         try:
-            gone = []
+            gone: list[weakref.ref[defer.Deferred[Any]]] = []
             for name in ("host", "nobody", "127.0.0.1"):
                 deferred = resolve(reactor, name, 80, timeout=DEADLINE)
                 gone.append(weakref.ref(deferred))
@@ -363,10 +370,7 @@ class TestThreadedResolver:
                 del deferred
             runUntil(reactor, lambda: len(results) == 3)
             # The thread may still be on its way back from handing the result over.
-            pool = reactor.nameResolver.pool()  # type: ignore[attr-defined]  # it is ours
-            for thread in pool.threads:
-                while thread in pool.working:
-                    thread.join(0.001)
+            whenIdle(reactor)
             assert [each() for each in gone] == [None, None, None]
         finally:
             gc.enable()
@@ -446,9 +450,8 @@ class TestResolve:
     def test_whatIsNoPort_isSaid(self, reactor: Reactor, port: Any, kind: type[Exception]) -> None:
         found = outcome(reactor, resolve(reactor, "127.0.0.1", port))
         assert type(found) is kind
-        assert str(found) == f"port must be 0-65535, not {int(port) if isinstance(port, str) else port!r}" or (
-            kind is TypeError and f"not {port!r}" in str(found)
-        )
+        assert "0-65535" in str(found)
+        assert str(found).endswith(f"not {int(port) if isinstance(port, str) else port!r}")
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "host"])
     def test_services_haveNumbers(self, reactor: Reactor, world: World, host: str) -> None:
@@ -465,7 +468,7 @@ class TestResolve:
         assert len(str(found)) < 300
 
     def test_services_withAForeignResolver(self, reactor: Reactor) -> None:
-        reactor.installNameResolver(Odd(lambda receiver: None))
+        reactor.installNameResolver(Odd(answerNothing))
         assert outcome(reactor, resolve(reactor, "127.0.0.1", "http")) == [IPv4Address("TCP", "127.0.0.1", 80)]
 
     def test_otherAlphabets_areAsciiOnTheWire(self, reactor: Reactor, world: World) -> None:
@@ -511,8 +514,19 @@ class Odd:
     def __init__(self, behaviour: Callable[[ResolutionReceiver], Any]) -> None:
         self.behaviour = behaviour
 
-    def resolveHostName(self, receiver: ResolutionReceiver, hostName: str, portNumber: int = 0, *args: Any) -> Any:
+    def resolveHostName(
+        self,
+        receiver: ResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Any = None,
+        transportSemantics: str = "TCP",
+    ) -> Any:
         return self.behaviour(receiver)
+
+
+def answerNothing(receiver: ResolutionReceiver) -> Any:
+    """A behaviour."""
 
 
 class Resolution:
@@ -570,7 +584,10 @@ class TestForeignResolvers:
 
     @pytest.mark.parametrize("rubbish", [None, "192.0.2.1", 7, defer.succeed("192.0.2.1").result])
     def test_oneThatReturnsRubbish(self, ask: Callable[..., Any], rubbish: Any) -> None:
-        found = ask(lambda receiver: rubbish)
+        def answer(receiver: ResolutionReceiver) -> Any:
+            return rubbish
+
+        found = ask(answer)
         assert type(found) is error.DNSLookupError
         assert f"the resolver returned {rubbish!r}" in str(found)
 
