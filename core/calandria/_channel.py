@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import stat
 from errno import EIO
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from calandria import error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +59,10 @@ class FileChannel:
     def __init__(self, fd: int, close: Callable[[], object] | None = None) -> None:
         self._fd = fd
         self._close = close
-        os.set_blocking(fd, False)
+        setBlocking: Any = getattr(os, "set_blocking", None)
+        if setBlocking is None:
+            raise error.UnsupportedDescriptor("this system can make only sockets non-blocking")
+        setBlocking(fd, False)
         self.alwaysReady = stat.S_ISREG(os.fstat(fd).st_mode)
 
     def fileno(self) -> int:

@@ -16,7 +16,7 @@ from calandria._text import listed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from typing import ClassVar, Protocol, TypeVar
+    from typing import ClassVar
 
     from calandria._connector import Connector
     from calandria._datagram import DatagramPort
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
     from calandria._port import Port
     from calandria._reactor import Reactor
     from calandria.protocol import ClientFactory, ConnectedDatagramProtocol, DatagramProtocol, Factory
-
-    ReceiverT = TypeVar("ReceiverT")
-    MadeT = TypeVar("MadeT")
-    ReceiverT_contra = TypeVar("ReceiverT_contra", contravariant=True)
-    MadeT_co = TypeVar("MadeT_co", covariant=True)
-
-    class Listens(Protocol[ReceiverT_contra, MadeT_co]):
-        """How `reactor.listen` sees an endpoint, so that what its own `listen` takes and gives is inferred."""
-
-        def listen(self, reactor: Reactor, receiver: ReceiverT_contra, /) -> MadeT_co: ...
-
-    class Connects(Protocol[ReceiverT_contra, MadeT_co]):
-        """How `reactor.connect` sees one."""
-
-        def connect(self, reactor: Reactor, receiver: ReceiverT_contra, /) -> MadeT_co: ...
 
 
 class _Declared:

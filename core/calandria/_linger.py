@@ -13,8 +13,19 @@ import struct
 
 from calandria import error
 
+# Where there are no such modules (Windows), how much is under way is not known.
+fcntl: Any
+termios: Any
+try:
+    import fcntl
+    import termios
+except ImportError:
+    fcntl = termios = None
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from calandria._channel import Channel
     from calandria._reactor import Reactor
     from calandria._timers import DelayedCall
@@ -37,37 +48,40 @@ def finish(reactor: Reactor, channel: Channel, timeout: float | None, *, linger:
                 channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             except OSError:
                 pass  # no TCP, or gone already
-    elif linger and isinstance(channel, socket.socket) and not _settled(channel):
-        try:
-            channel.shutdown(socket.SHUT_WR)
-            Lingering(reactor, channel, timeout)
-        except (OSError, error.UnsupportedDescriptor):
-            pass
-        else:
-            return
+    elif linger and isinstance(channel, socket.socket) and _lingers(reactor, channel, timeout):
+        return
     channel.close()
 
 
-def _settled(sock: socket.socket) -> bool:
-    """Whether nothing is on its way any more: the peer has ended, or it has acknowledged all and sent nothing."""
+def _lingers(reactor: Reactor, sock: socket.socket, timeout: float | None) -> bool:
+    """End our direction and, unless nothing is on its way any more, leave the rest to a Lingering."""
     try:
-        return not sock.recv(WASTE_SIZE)
+        if not sock.recv(WASTE_SIZE):
+            return False  # the peer has ended before us
+        settled = False
     except (BlockingIOError, InterruptedError):
-        return unacknowledged(sock) == 0
+        settled = unacknowledged(sock) == 0
     except OSError:
-        return True
+        return False
+    try:
+        # Also where all has arrived: what the peer sends at this moment would make close(2) reset, and lose it our end.
+        sock.shutdown(socket.SHUT_WR)
+        if not settled:
+            Lingering(reactor, sock, timeout)
+    except (OSError, error.UnsupportedDescriptor):
+        return False
+    return not settled
 
 
 def unacknowledged(sock: socket.socket) -> int | None:
     """How many bytes (and the end) the peer has not acknowledged: SIOCOUTQ of tcp(7), which is TIOCOUTQ; None: not
     known.
     """
+    if fcntl is None or termios is None:
+        return None
     try:
-        import fcntl
-        import termios
-
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-    except (ImportError, OSError):
+    except OSError:
         return None
     count: int = struct.unpack("i", answer)[0]
     return count

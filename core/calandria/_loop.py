@@ -6,6 +6,8 @@ the bounds are the contract (docs/embedding.md). `run`, `mainLoop` and `iterate`
 
 from __future__ import annotations
 
+from threading import get_ident
+
 from calandria import error, failure
 from calandria._debug import nameOf, reportSlow
 from calandria._loglimit import LogLimit
@@ -63,9 +65,9 @@ class Loop:
         self.logLimit = LogLimit(backend.seconds)
         self.debug = False
         self.observers: Observers | None = None
-        # Whether the turns go on; whether one is being gone through; whether the end was asked for.
+        # Whether the turns go on; whether users are being called; whether the end was asked for.
         self.going = False
-        self.turning = False
+        self.calling = False
         self.stopWanted = False
         # What came out of a callback and is no Exception: it ends the turns in order, and leaves `run()` then.
         self.escaping: BaseException | None = None
@@ -87,7 +89,7 @@ class Loop:
         observers = self.observers
         turn = observers.turn if observers is not None else None
         timed = self.debug or (observers is not None and observers.slowCallback is not None)
-        self.turning = True
+        self.calling = True
         try:
             while True:
                 if unsent:
@@ -160,7 +162,7 @@ class Loop:
                 if not self.going:
                     break
         finally:
-            self.turning = False
+            self.calling = False
 
     def flush(self) -> None:
         """Let the streams that wait now send; those added meanwhile wait for the next turn."""
@@ -174,17 +176,21 @@ class Loop:
                 self.raised(stream, exc)
 
     def drain(self, most: int) -> int:
-        """Make the calls that wait, and those they add, `most` at the most; how many were dropped then."""
+        """Make the calls that wait, and at most `most` of those that they add; how many were dropped then."""
         popleft = self._calls.popleft
-        for _ in range(most):
-            try:
-                call = popleft()
-            except IndexError:
-                return 0
-            try:
-                call()
-            except BaseException as exc:
-                self.callbackRaised(f"the call {describe(call)} from a thread", exc)
+        self._calls.drainer = get_ident()
+        try:
+            for _ in range(len(self._calls.calls) + most):
+                try:
+                    call = popleft()
+                except IndexError:
+                    return 0
+                try:
+                    call()
+                except BaseException as exc:
+                    self.callbackRaised(f"the call {describe(call)} from a thread", exc)
+        finally:
+            self._calls.drainer = None
         left = len(self._calls.calls)
         self._calls.calls.clear()
         return left
@@ -263,6 +269,8 @@ class Loop:
             self.lose(owner, reason)
         else:
             self.escape(exc)
+            # It is not to be called again. The exception itself keeps its traceback for whoever gets it from run().
+            self.lose(owner, failure.Failure(error.ConnectionLost(f"{exc!r} came out of a callback")))
 
     def callbackRaised(self, what: str, exc: BaseException) -> None:
         """A callback with nothing to lose raised: it is logged."""

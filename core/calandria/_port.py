@@ -53,7 +53,7 @@ _SKIP = frozenset(
 )
 # No descriptor or no memory for it.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# The listening socket itself is no more.
+# The listening socket itself is no more: closed by somebody else, or shut down (EINVAL).
 _GONE = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EINVAL})
 
 
@@ -103,17 +103,13 @@ class Port:
         reactor = self.reactor
         reactor.checkUsable()
         self.socket = sock = self.createSocket()
-        if sock is not None:
-            sock.setblocking(False)
-            self._fd = sock.fileno()
-            try:
-                if reactor.reserve is None:
-                    reactor.reserve = os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-                reactor.descriptors.enter(self._fd, self)
-            except (OSError, error.UnsupportedDescriptor) as exc:
-                self._close()
-                cause = exc if isinstance(exc, OSError) else OSError(errno.EMFILE, str(exc))
-                raise error.CannotListenError("", str(self.getHost()), cause) from None
+        try:
+            if sock is not None:
+                self._watch(sock)
+            self.factory.doStart()
+        except BaseException:
+            self._close()
+            raise
         self.connected, self.disconnected = True, False
         reactor.owned[self] = None
         if reactor.debug:
@@ -122,7 +118,21 @@ class Port:
             self.creator = callerPlace()
         if getattr(self.factory, "noisy", False):
             logger.info("%s starting on %s", type(self.factory).__name__, getattr(self.host, "port", self.host))
-        self.factory.doStart()
+
+    def _watch(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._fd = sock.fileno()
+        try:
+            self._haveReserve()
+            self.reactor.descriptors.enter(self._fd, self)
+        except (OSError, error.UnsupportedDescriptor) as exc:
+            cause = exc if isinstance(exc, OSError) else str(exc)
+            raise error.CannotListenError("", str(self.host), cause) from None
+
+    def _haveReserve(self) -> None:
+        """The reactor's reserve descriptor, which `_refuse` gives up for a moment. Raises OSError."""
+        if self.reactor.reserve is None:
+            self.reactor.reserve = os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
     def stopListening(self) -> defer.Deferred[None]:
         """Take no more connections; those that were taken live on.
@@ -182,7 +192,10 @@ class Port:
         sock, self.socket = self.socket, None
         if sock is not None:
             self.reactor.descriptors.forget(self._fd)
-            sock.close()
+            try:
+                sock.close()
+            except OSError as exc:
+                logger.debug("closing the socket of port %s: %s", self.host, exc)
             self.closed()
         self._fd = -1
 
@@ -248,8 +261,9 @@ class Port:
 
     def _cannotAccept(self, exc: OSError) -> None:
         if exc.errno in _GONE:
-            reason = error.ConnectionFdescWentAway("the listening socket was closed by somebody else")
             logger.error("port %s is lost: %s", self.host, exc.strerror)
+            kind = error.ConnectionLost if exc.errno == errno.EINVAL else error.ConnectionFdescWentAway
+            reason = kind("somebody else closed the listening socket", osError=exc)
             self.connectionLost(failure.Failure(reason))
             return
         refused = self._refuse() if exc.errno in _EXHAUSTED else 0
@@ -281,7 +295,7 @@ class Port:
         except OSError:
             pass
         try:
-            reactor.reserve = os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._haveReserve()
         except OSError:
             pass  # another took it; the next port that starts, or the next resumption, asks again
         return refused
@@ -292,11 +306,10 @@ class Port:
 
     def _resume(self) -> None:
         self._resuming = None
-        if self.reactor.reserve is None:
-            try:
-                self.reactor.reserve = os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-            except OSError:
-                pass
+        try:
+            self._haveReserve()
+        except OSError:
+            pass
         if self.connected and self._closing is None and self._fd >= 0:
             self.reactor.descriptors.addReader(self._fd, self)
 

@@ -27,17 +27,31 @@ from calandria._waker import Waker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Literal, Protocol, Self
+    from typing import Any, Literal, Protocol, Self, TypeVar, overload
 
     from calandria import interfaces
     from calandria._backend import Backend
     from calandria._connector import Connector
-    from calandria._endpoint import ClientEndpoint, DatagramClientEndpoint, DatagramServerEndpoint, ServerEndpoint
     from calandria._hooks import Observers
     from calandria._loop import Flushing
     from calandria.protocol import AbstractDatagramProtocol, ClientFactory, Factory
     from calandria.threads import ThreadPool
     from calandria_tcp import TCPPort
+
+    FactoryT = TypeVar("FactoryT")
+    FactoryT_contra = TypeVar("FactoryT_contra", contravariant=True)
+    ListeningT = TypeVar("ListeningT")
+    ListeningT_co = TypeVar("ListeningT_co", covariant=True)
+
+    class Listens(Protocol[FactoryT_contra, ListeningT_co]):
+        """An endpoint that listens, for inference: what it takes, and what it gives."""
+
+        def listen(self, reactor: Reactor, factory: FactoryT_contra, /) -> ListeningT_co: ...
+
+    class Connects(Protocol[FactoryT_contra, ListeningT_co]):
+        """An endpoint that connects, likewise."""
+
+        def connect(self, reactor: Reactor, factory: FactoryT_contra, /) -> ListeningT_co: ...
 
     class Owned(Protocol):
         """What a reactor keeps alive and ends: a transport, a port, a connector."""
@@ -143,26 +157,41 @@ class Reactor:
         """The first half of `run`, for a host that then calls `mainLoop` or, again and again, `iterate`."""
         self.checkUsable()
         loop = self.loop
-        if loop.going or loop.turning:
+        if loop.going or loop.calling:
             raise error.ReactorAlreadyRunning("this reactor runs already")
-        loop.going = True
+        # What may raise comes before anything is changed.
+        observers = _registry.observer(self)
+        before = _default.entered(self)
+        loop.going = loop.calling = True
         loop.stopWanted = self._stopping = False
         loop.escaping = None
         self._state = "running"
-        self.exitSignal = None
+        self._before = before
         self._thread = threading.get_ident()
         self._calls.sealed = False
-        self.observers = loop.observers = _registry.observer(self)
+        self.observers = loop.observers = observers
+        self.exitSignal = None
         if installSignalHandlers:
             self._signals = SignalHandlers(self._signalled, self._hurry)
         self._force = installSignalHandlers == "force"
-        self._before = _default.entered(self)
-        _registry.reactorStarting(self)
-        self.fireSystemEvent("startup")
+        try:
+            _registry.reactorStarting(self)
+            self._event("startup").fire()
+        except BaseException:
+            self._stopNow()
+            self._finish()
+            raise
+        finally:
+            loop.calling = False
 
     def mainLoop(self) -> None:
         """The second half of `run`: turns until the reactor has stopped, then the end of the run."""
+        self.checkUsable()
         loop = self.loop
+        if loop.calling:
+            raise error.ReactorAlreadyRunning("mainLoop() was called inside one of this reactor's own callbacks")
+        if self._state != "running":
+            raise error.ReactorNotRunning("mainLoop() comes after startRunning()")
         try:
             while loop.going:
                 try:
@@ -185,7 +214,7 @@ class Reactor:
         """
         self.checkUsable()
         loop = self.loop
-        if loop.turning:
+        if loop.calling:
             raise error.ReactorAlreadyRunning("iterate() was called inside one of this reactor's own callbacks")
         if delay is not None:
             checkDelay(delay)
@@ -206,9 +235,8 @@ class Reactor:
             self.checkUsable()
         if started and not loop.going:
             self._finish()
-        elif not loop.going and loop.escaping is not None:
-            escaping, loop.escaping = loop.escaping, None
-            raise escaping
+        elif not loop.going:
+            self._escape()
 
     doIteration = iterate
 
@@ -232,8 +260,7 @@ class Reactor:
 
     def wakeUp(self) -> None:
         """Make a sleeping reactor go through a turn; from any thread or signal handler."""
-        if self._state == "forked":
-            raise error.ForkedReactor("this reactor is the parent process's: make a new one after a fork")
+        self.checkUsable()
         if self._waker is not None:
             self._waker.wake()
 
@@ -244,19 +271,26 @@ class Reactor:
         """
         if self._state in ("closed", "forked"):
             return
-        if self.loop.going or self.loop.turning:
+        if self.loop.going or self.loop.calling:
             raise error.ReactorAlreadyRunning("a running reactor cannot be closed: stop() it first")
         if self.debug:
             reportLeaks(self)
-        self.disconnectAll()
-        self._endThreads()
-        self._state = "closed"
-        self._calls.sealed = True
-        self._drain()
-        if self._resolver is not None and hasattr(self._resolver, "close"):
-            self._resolver.close()
-        self._release()
-        _alive.discard(self)
+        loop = self.loop
+        loop.calling = True
+        try:
+            self.disconnectAll()
+            self._endThreads()
+            if self._resolver is not None and hasattr(self._resolver, "close"):
+                self._resolver.close()
+            self._state = "closed"
+            self._calls.sealed = True
+            self._drain()
+        finally:
+            loop.calling = False
+            self._release()
+            _alive.discard(self)
+        if loop.escaping is not None:
+            raise loop.escaping
 
     def __enter__(self) -> Self:
         self.checkUsable()
@@ -300,7 +334,7 @@ class Reactor:
     @property
     def inAnotherThread(self) -> bool:
         """Whether the reactor runs, and in another thread than the caller's."""
-        return (self.loop.going or self.loop.turning) and self._thread != threading.get_ident()
+        return (self.loop.going or self.loop.calling) and self._thread != threading.get_ident()
 
     def isInIOThread(self) -> bool:
         """Whether the calling thread is the one that runs, or last ran, this reactor."""
@@ -321,6 +355,7 @@ class Reactor:
 
     def removeSystemEventTrigger(self, triggerID: tuple[str, Any]) -> None:
         """Take back a trigger. Raises TypeError for anything else, KeyError or ValueError if it is gone."""
+        self.checkUsable()
         eventType, trigger = taken(triggerID)
         self._events[eventType].remove(trigger)
 
@@ -328,6 +363,8 @@ class Reactor:
         """Call the triggers of an event."""
         self.checkUsable()
         self._event(eventType).fire()
+        if not (self.loop.going or self.loop.calling):
+            self._escape()
 
     def callWhenRunning(self, callable: Callable[..., object], *args: Any, **kw: Any) -> tuple[str, Any] | None:
         """Call now if the reactor runs (None is returned), else as soon as it does."""
@@ -373,6 +410,8 @@ class Reactor:
             startup.forget()
         event = self._event("shutdown")
         if event.waiting:
+            if self.loop.escaping is not None:
+                event.proceed()  # interrupted while waiting: no more of it
             return
         event.fire()
         if event.waiting and self.shutdownTimeout is not None:
@@ -395,21 +434,28 @@ class Reactor:
         """The end of a run: signals, the pool, and the promise that a call from a thread has run or raised."""
         if self._state == "forked":
             raise error.ForkedReactor("this reactor is the parent process's: its run ends here, in the child")
+        loop = self.loop
+        loop.calling = True
         try:
-            if self._signals is not None:
-                self._signals.restore()
-                self._signals = None
+            self._endThreads()
         finally:
+            self._state = "stopped"
+            self._calls.sealed = True
             try:
-                self._endThreads()
-            finally:
-                self._state = "stopped"
-                self._calls.sealed = True
                 self._drain()
+            finally:
+                loop.calling = False
+                if self._signals is not None:
+                    self._signals.restore()
+                    self._signals = None
                 _default.left(self._before)
                 self._before = None
                 self._tell(self._onPending)
         _registry.reactorStopped(self)
+        self._escape()
+
+    def _escape(self) -> None:
+        """Where there is no run to leave, or none any more: what came out of a callback and is no Exception goes on."""
         escaping, self.loop.escaping = self.loop.escaping, None
         if escaping is not None:
             raise escaping
@@ -628,23 +674,41 @@ class Reactor:
 
     # Transports.
 
-    def listen(
-        self,
-        where: str | ServerEndpoint | DatagramServerEndpoint,
-        factory: Factory | AbstractDatagramProtocol,
-    ) -> Any:
-        """Listen at an endpoint: an object such as ListenTCP(8007), or its text, such as "tcp:8007"."""
-        self.checkUsable()
-        return _registry.endpoint(where, "listen").listen(self, factory)
+    if TYPE_CHECKING:
 
-    def connect(
-        self,
-        where: str | ClientEndpoint | DatagramClientEndpoint,
-        factory: ClientFactory | AbstractDatagramProtocol,
-    ) -> Any:
-        """Connect to an endpoint: an object such as ConnectTCP("localhost", 8007), or its text."""
-        self.checkUsable()
-        return _registry.endpoint(where, "connect").connect(self, factory)
+        @overload
+        def listen(self, where: str, factory: Factory | AbstractDatagramProtocol) -> Any: ...
+        @overload
+        def listen(self, where: Listens[FactoryT, ListeningT], factory: FactoryT) -> ListeningT: ...
+        def listen(self, where: Any, factory: Any) -> Any:
+            """Listen at an endpoint: an object such as ListenTCP(8007), or its text, such as "tcp:8007"."""
+
+        @overload
+        def connect(self, where: str, factory: ClientFactory | AbstractDatagramProtocol) -> Any: ...
+        @overload
+        def connect(self, where: Connects[FactoryT, ListeningT], factory: FactoryT) -> ListeningT: ...
+        def connect(self, where: Any, factory: Any) -> Any:
+            """Connect to an endpoint: an object such as ConnectTCP("localhost", 8007), or its text."""
+
+    else:
+
+        def listen(self, where, factory):
+            """Listen at an endpoint: an object such as ListenTCP(8007), or its text, such as "tcp:8007".
+
+            Gives what the endpoint gives: a listening port. Raises what the transport raises (error.CannotListenError),
+            error.TransportUnavailable, and ValueError for a text that is none.
+            """
+            self.checkUsable()
+            return _registry.endpoint(where, "listen").listen(self, factory)
+
+        def connect(self, where, factory):
+            """Connect to an endpoint: an object such as ConnectTCP("localhost", 8007), or its text.
+
+            Gives what the endpoint gives: a connector. Raises error.TransportUnavailable, and ValueError for a text that
+            is none; what else goes wrong goes to `factory.clientConnectionFailed`.
+            """
+            self.checkUsable()
+            return _registry.endpoint(where, "connect").connect(self, factory)
 
     def listenTCP(
         self,
@@ -694,7 +758,8 @@ class Reactor:
             else:
                 scheme = ""
             if not scheme[:1].isupper():
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+                # Without `obj`: the suggestions of a traceback would ask dir(), which loads every transport.
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name)
             function = _registry.method(name)
 
             def method(*args: Any, **kw: Any) -> Any:
@@ -740,14 +805,14 @@ class Reactor:
         if function is not None and not callable(function):
             raise TypeError(f"onPending is a callable or None, not {function!r}")
         self._onPending = function
-        if not self.loop.turning:
+        if not self.loop.calling:
             self._tell(function)
 
     def pending(self) -> None:
         """Something appeared: tell the host, once until it has driven us."""
         announce = self.announce
         self._tell(None)
-        if announce is not None and not self.loop.turning:
+        if announce is not None and not self.loop.calling:
             announce()
 
     def _tell(self, announce: Callable[[], None] | None) -> None:

@@ -632,6 +632,8 @@ class Stream:
             self._fail(self._error)
         else:
             self.state = after
+            # Whatever it still produces, nobody takes.
+            self._stopProducer()
 
     def _dropChunks(self) -> None:
         self._chunks.clear()
@@ -677,6 +679,14 @@ class Stream:
     def _resumeProducer(self) -> None:
         self._producerPaused = False
         self.producer.resumeProducing()
+
+    def _stopProducer(self) -> None:
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            try:
+                producer.stopProducing()
+            except BaseException as exc:
+                self.reactor.loop.callbackRaised(f"stopProducing of {type(producer).__name__}", exc)
 
     # Its end.
 
@@ -792,12 +802,7 @@ class Stream:
             if not isinstance(exc, OSError) or exc.errno != EBADF:
                 failure.log(f"closing {self!r} raised", exc)
         reactor.owned.pop(self, None)
-        producer, self.producer = self.producer, None
-        if producer is not None:
-            try:
-                producer.stopProducing()
-            except BaseException as exc:
-                reactor.loop.callbackRaised(f"stopProducing of {type(producer).__name__}", exc)
+        self._stopProducer()
         self.protocol = self._connector = None
         if protocol is not None:
             try:

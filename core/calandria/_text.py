@@ -148,8 +148,8 @@ def _paired(value: str) -> bool:
 
 
 def quoteStringArgument(argument: str) -> str:
-    """Make an argument literal for an endpoint string: backslashes before `\\`, `:`, `=` and `[`."""
-    return re.sub(r"([\\:=\[])", r"\\\1", argument)
+    """Make an argument literal for an endpoint string: backslashes before `\\`, `:`, `=`, `[`, and `<` at the start."""
+    return re.sub(r"([\\:=\[]|\A<)", r"\\\1", argument)
 
 
 def shown(text: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
+from threading import get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class ThreadCalls:
     """Calls that wait for the reactor's thread, in order; owned by the reactor, added to from anywhere."""
 
-    __slots__ = ("append", "calls", "popleft", "sealed")
+    __slots__ = ("append", "calls", "drainer", "popleft", "sealed")
 
     def __init__(self) -> None:
         # A partial is equal to nothing but itself, which is what take-back needs.
@@ -27,14 +28,17 @@ class ThreadCalls:
         self.append = self.calls.append
         self.popleft = self.calls.popleft
         self.sealed = False
+        # The thread that drains the sealed queue: what it adds itself meanwhile is still taken.
+        self.drainer: int | None = None
 
     def add(self, function: Callable[..., object], args: tuple[Any, ...], kw: dict[str, Any]) -> bool:
         """Queue a call; False if the queue is sealed, and then the call will never be made."""
-        if self.sealed:
+        sealed = self.sealed
+        if sealed and self.drainer != get_ident():
             return False
         call = partial(function, *args, **kw)
         self.append(call)
-        if self.sealed:
+        if self.sealed and not sealed:
             # Sealed between our two looks: either the last drain still found the call, or it is ours to take back.
             try:
                 self.calls.remove(call)

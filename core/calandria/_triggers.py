@@ -80,13 +80,14 @@ class SystemEvent:
         """Go through the three phases."""
         if self._waiting is not None:
             return
-        self._waiting = []
+        waiting = self._waiting = []
         for trigger in self._taken("before"):
             self._fired.append(trigger)
             result = self._call(trigger)
+            if self._waiting is not waiting:
+                return  # a trigger has made us forget this firing, or go on without the others
             if isinstance(result, defer.Deferred):
-                self._waiting.append(result)
-        waiting, self._waiting = self._waiting, list(self._waiting)
+                waiting.append(result)
         left = len(waiting)
         if not left:
             self.proceed()

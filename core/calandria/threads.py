@@ -3,7 +3,7 @@
 The pool takes no lock. Jobs wait in a SimpleQueue, and the books are sets and lists of which only single operations are
 used, each of them atomic; so a job may be added from a signal handler or a `__del__` that interrupts the adding of
 another. Whoever changes one book looks at the others after it, never before: of two threads that pass each other, one
-notices.
+notices. Longer than most files, because the pool and its two doors are one subject, and one module to import.
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ class ThreadPool:
         try:
             self._grow()
         except (RuntimeError, OSError) as exc:
-            if not self._crew and self._withdraw(job):
-                self._unmanned(exc)
-                raise NoThreadsAvailable(f"{function!r} cannot be called: {exc}") from exc
+            withdrawn = not self._crew and self._withdraw(job)
             self._unmanned(exc)
+            if withdrawn:
+                raise NoThreadsAvailable(f"{function!r} cannot be called: {exc}") from exc
         if self.joined and self._withdraw(job):
             raise error.ReactorNotRunning(f"{self!r} was stopped: {function!r} will not be called")
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calandria import _spellings, _text
@@ -474,8 +474,35 @@ def test_everyEndpointSurvivesItsString(endpoint: Any, around: list[LayerEndpoin
     assert str(back) == written
 
 
+arguments = st.builds(_text.Argument, st.none() | st.sampled_from(["key", "a.b"]), text, st.booleans())
+
+
+@unhurried
+@given(st.lists(arguments, max_size=4))
+@example([_text.Argument(None, ":]", True)])
+def test_whatIsJoinedIsSplitAgain(given: list[_text.Argument]) -> None:
+    scheme, back = _text.split(_text.join("scheme", given))
+    assert scheme == "scheme"
+    assert [each[:2] for each in back] == [each[:2] for each in given]
+    assert all(each.literal for each, before in zip(back, given, strict=True) if before.literal and before.value)
+
+
+def test_theWordNoneAmongWords() -> None:
+    codec = _text.codecOf(Literal["none", "some"] | None)
+    assert codec.parse("none", False) is None
+    assert codec.parse("none", True) == "none"
+    assert codec.format("none") == ("none", True)
+    assert codec.format(None) == ("none", False)
+
+
+def test_whatIsQuoted() -> None:
+    assert _text.quoteStringArgument("a\\b:c=d[e]<f>") == r"a\\b\:c\=d\[e]<f>"
+    assert _text.quoteStringArgument("<f>") == r"\<f>"
+
+
 @unhurried
 @given(text)
+@example("<x>")
 def test_quotedIsLiteral(value: str) -> None:
     assert connecting(f"serial:{_text.quoteStringArgument(value) or '[]'}") == ConnectSerial(value)
     assert connecting(f"serial:device={_text.quoteStringArgument(value)}") == ConnectSerial(value)

@@ -245,6 +245,25 @@ class TestSize:
             pool.callInThreadWithCallback(collector(results), abs, number)
             assert results.get(timeout=DEADLINE) == (True, number)
 
+    def test_aJobThatComesWhileAThreadLeaves_isNotMissed(self, pools: Callable[..., ThreadPool]) -> None:
+        pool = pools(0, 1, idle=0)
+        results: Results = queue.SimpleQueue()
+
+        class Crew(set[Any]):
+            """Gives a job at the last moment in which the leaving thread still counts."""
+
+            given = False
+
+            def discard(self, worker: object) -> None:
+                if not self.given:
+                    self.given = True
+                    pool.callInThreadWithCallback(collector(results), len, "second")
+                super().discard(worker)
+
+        pool._crew = Crew()
+        pool.callInThreadWithCallback(collector(results), len, "first")
+        assert [results.get(timeout=DEADLINE)[1] for _ in range(2)] == [5, 6]
+
     @pytest.mark.parametrize("most", [1, 2, 8])
     def test_manyThreadsAtOnce_loseNothing(self, pools: Callable[..., ThreadPool], most: int) -> None:
         pool = pools(0, most, idle=0, limit=100_000)
@@ -368,6 +387,24 @@ class TestStop:
         assert not thread.is_alive()
         assert results.empty()
 
+    def test_whatAnAbandonedJobRaises_isNotReportedTwice(self, logs: LogCapture) -> None:
+        pool = ThreadPool(0, 2)
+        pool.start()
+        gate = Gate()
+        results: Results = queue.SimpleQueue()
+
+        def job() -> None:
+            gate()
+            fails()
+
+        pool.callInThreadWithCallback(collector(results), job)
+        gate.wait()
+        (thread,) = pool.threads
+        assert pool.stop(0) == [job]
+        gate.open.set()
+        thread.join(DEADLINE)
+        assert results.qsize() == 1
+
     def test_stop_withoutWaiting_endsIdleThreadsToo(self) -> None:
         pool = ThreadPool(3, 3)
         pool.start()
@@ -395,6 +432,23 @@ class TestStop:
         results: Results = queue.SimpleQueue()
         pool.callInThreadWithCallback(collector(results), pool.stop)
         assert results.get(timeout=DEADLINE) == (True, [])
+
+    def test_aJobThatComesTooLateToBeDropped_isRefused(self) -> None:
+        pool = ThreadPool(0, 1)
+        results: Results = queue.SimpleQueue()
+
+        class Late(queue.SimpleQueue[Any]):
+            """The pool is stopped between the look whether it is and the giving of the job."""
+
+            def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+                if item is not None:
+                    pool.stop()
+                super().put(item)
+
+        pool.q = Late()
+        with pytest.raises(error.ReactorNotRunning, match="will not be called"):
+            pool.callInThreadWithCallback(collector(results), len, "abc")
+        assert results.empty()
 
     def test_jobsGivenWhileItStops_runOrRaise(self) -> None:
         for _ in range(50):
@@ -499,6 +553,21 @@ class TestNoThreads:
         with pytest.raises(NoThreadsAvailable, match="can't start new thread"):
             pool.callInThread(len, "abc")
         assert (pool.workers, pool.q.empty()) == (0, True)
+
+    def test_whoeverCountedOnTheThread_isToldToo(self) -> None:
+        results: Results = queue.SimpleQueue()
+
+        def spawn(function: Callable[[], None]) -> None:
+            if results.empty() and pool.q.qsize() == 1:
+                pool.callInThreadWithCallback(collector(results), len, "abc")
+            raise RuntimeError("can't start new thread")
+
+        pool = ThreadPool(0, 1, spawn=spawn)
+        pool.start()
+        with pytest.raises(NoThreadsAvailable):
+            pool.callInThread(len, "a")
+        assert type(results.get(timeout=0)[1].value) is NoThreadsAvailable
+        assert pool.q.empty()
 
     def test_withOneThread_jobsWaitForIt(self, pools: Callable[..., ThreadPool]) -> None:
         left = 1
@@ -611,12 +680,13 @@ class TestDeferToThread:
         gc.disable()
         try:
             deferred = deferToThreadPool(reactor, reactor.getThreadPool(), fails)
-            gone = weakref.ref(deferred)
+            gone = threading.Event()
+            weakref.finalize(deferred, gone.set)
             deferred.addErrback(lambda reason: texts.append(reason.getTraceback()))
             del deferred
             runUntil(reactor, lambda: texts)
             assert "in fails" in texts[0]
-            assert gone() is None
+            assert gone.wait(DEADLINE)
         finally:
             gc.enable()
 

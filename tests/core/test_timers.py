@@ -464,7 +464,7 @@ class TestMemory:
             gc.enable()
         assert len(logs.takeErrors()) == (kind == "raises")
 
-    def test_aSleepingReactor_keepsNothing(self, backendName: str, logs: LogCapture) -> None:
+    def test_aReactorThatPolls_keepsNothing(self, backendName: str, logs: LogCapture) -> None:
         """What was called last does not live on in the frames of the loop: not a timer, a call, nor a reader's."""
         left: list[object] = []
 
@@ -493,7 +493,7 @@ class TestMemory:
             with Reactor(backend=Looking(backendName)) as reactor:
                 reactor.callLater(0, thing().method, thing())
                 reactor.callFromThread(thing().method, thing())
-                reactor.callLater(0.01, reactor.crash)
+                reactor.callLater(0, reactor.callLater, 0, reactor.crash)
                 reader = Watching()
                 gone.append(weakref.ref(reader))
                 reader.onRead = functools.partial(leave, reactor, gone[-1])

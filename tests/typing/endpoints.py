@@ -116,7 +116,7 @@ class Hooks:
 
 
 def rightly(reactor: Reactor, server: Factory, client: ClientFactory, protocol: DatagramProtocol) -> None:
-    assert_type(reactor.listenTCP(8007, server, interface="127.0.0.1"), Port)
+    assert_type(reactor.listenTCP(8007, server, interface="127.0.0.1"), TCPPort)
     assert_type(reactor.connectTCP("localhost", "http", client, bindAddress=("127.0.0.1", 0)), Connector)
     assert_type(reactor.listen(ListenTCP(8007), server), TCPPort)
     assert_type(reactor.connect(ConnectTCP("localhost", 8007), client), Connector)

@@ -5,6 +5,7 @@ Here are only the things that TCP has of its own: ports and addresses, binding, 
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,9 @@ class TCPStream(Stream):
 class TCPPort(Port):
     """A listening TCP port. Owned by its reactor, used on its thread."""
 
+    transport = TCPStream
+    """The class of the transports of its connections; may be replaced, on an instance too."""
+
     def __init__(self, reactor: Reactor, factory: Factory, endpoint: ListenTCP) -> None:
         super().__init__(reactor, factory)
         self.port = endpoint.port
@@ -81,6 +85,7 @@ class TCPPort(Port):
         self.backlog = endpoint.backlog
         self._endpoint = endpoint
         self._local = _literal(reactor, endpoint.interface, endpoint.port)
+        self._onlyHere = self._local[1][0] not in ("0.0.0.0", "::")
 
     def getHost(self) -> address.IPv4Address | address.IPv6Address:
         """The address that is being listened at, with the real port; after the end the last one known."""
@@ -94,7 +99,10 @@ class TCPPort(Port):
             if self._endpoint.reuseAddress:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._endpoint.reusePort:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                option: int | None = getattr(socket, "SO_REUSEPORT", None)
+                if option is None:
+                    raise OSError(errno.ENOPROTOOPT, "reusePort: this system has no SO_REUSEPORT")
+                sock.setsockopt(socket.SOL_SOCKET, option, 1)
         except OSError:
             sock.close()
             raise
@@ -114,7 +122,9 @@ class TCPPort(Port):
         return sock
 
     def makeStream(self, connection: socket.socket, address: Any) -> TCPStream:
-        return TCPStream(self.reactor, connection, host=_address(connection.getsockname()), peer=_address(address))
+        # Who came to one address came to that one; the kernel need only be asked where all were listened at.
+        host = self.host if self._onlyHere else _address(connection.getsockname())
+        return self.transport(self.reactor, connection, host=host, peer=_address(address))
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,7 @@ def _literal(reactor: Reactor, interface: str, port: int) -> tuple[int, Any]:
         found = reactor.backend.getaddrinfo(
             interface, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST | socket.AI_NUMERICSERV | socket.AI_PASSIVE
         )
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):
         raise ValueError(
             f"interface must be an IPv4 or IPv6 address literal such as 127.0.0.1, ::1 or fe80::1%eth0, "
             f"not {interface!r}"
