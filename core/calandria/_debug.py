@@ -113,7 +113,7 @@ def nameOf(owner: Any) -> str:
 def callerPlace() -> str:
     """file:line of the nearest frame outside the library."""
     here = os.path.dirname(__file__)
-    frame = sys._getframe(1)
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect, which wraps it, is slow to import
     while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

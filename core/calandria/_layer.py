@@ -37,7 +37,8 @@ class Layer(Protocol):
     def __init__(self, reactor: Reactor) -> None:
         self.reactor = reactor
         self.upper: Stream | None = None
-        self._established: Callable[[Stream], None] | None = None
+        # What whoever made the layer does with the upper stream.
+        self.established: Callable[[Stream], None] | None = None
         self._full = False
         self._ended = False
 
@@ -47,13 +48,13 @@ class Layer(Protocol):
 
     def establish(self, *, host: Any = None, peer: Any = None) -> None:
         """Make the upper stream, and have its protocol made; its addresses are the lower one's unless given."""
-        established, self._established = self._established, None
-        if established is None or self._ended:
+        made, self.established = self.established, None
+        if made is None or self._ended:
             return
         lower: Any = self.transport
         self.upper = Stream(self.reactor, self, host=host or lower.getHost(), peer=peer or lower.getPeer())
         lower.registerProducer(self, True)
-        established(self.upper)
+        made(self.upper)
 
     # As the protocol of the lower stream.
 
@@ -77,7 +78,7 @@ class Layer(Protocol):
         """There is nothing below any more."""
         self._ended = True
         self._full = False
-        self._established = None
+        self.established = None
         upper = self.upper
         if upper is not None:
             upper.ended(None if isinstance(reason.value, error.ConnectionDone) else reason.value)
@@ -162,7 +163,7 @@ class _Layering(Factory):
 
     def buildProtocol(self, addr: Any) -> Layer:
         layer: Layer = self._layer.layer(self._reactor, client=False, below=self._below)
-        layer._established = self._accept
+        layer.established = self._accept
         return layer
 
     def _accept(self, upper: Stream) -> None:
@@ -183,7 +184,7 @@ class _Opening(ClientFactory):
 
     def buildProtocol(self, addr: Any) -> Layer:
         layer: Layer = self._layer.layer(self._reactor, client=True, below=self._below)
-        layer._established = self._established
+        layer.established = self._opened
         return layer
 
     def startedConnecting(self, connector: Any) -> None:
@@ -195,7 +196,7 @@ class _Opening(ClientFactory):
     def clientConnectionLost(self, connector: Any, reason: failure.Failure) -> None:
         self._failed(reason)
 
-    def _established(self, upper: Stream) -> None:
+    def _opened(self, upper: Stream) -> None:
         opened, self.opened = self.opened, None
         if opened is not None:
             opened.callback(upper)

@@ -192,13 +192,21 @@ class Reactor:
             raise error.ReactorAlreadyRunning("mainLoop() was called inside one of this reactor's own callbacks")
         if self._state != "running":
             raise error.ReactorNotRunning("mainLoop() comes after startRunning()")
+        troubled = False
         try:
             while loop.going:
+                # What is caught here came not out of a callback (those are caught where they are called) but out of the
+                # loop itself: a signal handler that raised while nothing was being called, or the backend's poll.
                 try:
-                    loop.turns(None, once=False)
+                    loop.turns(None, once=troubled)
+                    troubled = False
                 except BaseException as exc:
-                    # Not out of a callback (those are caught where they are called) but out of the loop itself: the
-                    # backend's poll, or a signal handler that raised while nothing was being called.
+                    if isinstance(exc, Exception) and not troubled:
+                        failure.log(
+                            "something raised in the middle of the loop; it goes on unless that happens again", exc
+                        )
+                        troubled = True
+                        continue
                     again = loop.escaping is not None
                     loop.escape(exc)
                     if again and loop.going:
@@ -562,6 +570,8 @@ class Reactor:
     def suggestThreadPoolSize(self, size: int) -> None:
         """Let the pool have `size` threads at the most."""
         self.checkUsable()
+        if not isinstance(size, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # whatever it was given
+            raise TypeError(f"a pool has a number of threads, an int, not {size!r}")
         if size < 1:
             raise ValueError(f"a pool has 1 thread or more, not {size!r}")
         self._poolSize = size
@@ -704,8 +714,8 @@ class Reactor:
         def connect(self, where, factory):
             """Connect to an endpoint: an object such as ConnectTCP("localhost", 8007), or its text.
 
-            Gives what the endpoint gives: a connector. Raises error.TransportUnavailable, and ValueError for a text that
-            is none; what else goes wrong goes to `factory.clientConnectionFailed`.
+            Gives what the endpoint gives: a connector. Raises error.TransportUnavailable, ValueError for a bad text;
+            what else goes wrong goes to `factory.clientConnectionFailed`.
             """
             self.checkUsable()
             return _registry.endpoint(where, "connect").connect(self, factory)
@@ -855,7 +865,7 @@ class Reactor:
         for name in CHECKED:
             self.__dict__.pop(name, None)
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """We are a copy in a child process: leave all that is the parent's alone, and be of no use."""
         self._state = "forked"
         self._dead = True
@@ -894,5 +904,5 @@ def _ignore(*args: object) -> None:
 
 def _afterForkInChild() -> None:
     for reactor in list(_alive):
-        reactor._forked()
+        reactor.forked()
     _alive.clear()

@@ -194,6 +194,7 @@ class _Resolution:
     def failed(self, reason: BaseException | failure.Failure) -> None:
         """There are no addresses."""
         self.error = reason.value if isinstance(reason, failure.Failure) else reason
+        # The frames lead back to us.
         failure.Failure(self.error).cleanFailure()
         self.resolved(())
 
@@ -273,8 +274,6 @@ class _Request:
             resolver = self._reactor.nameResolver
             resolution = resolver.resolveHostName(self, self._name, self._port)
         except Exception as exc:
-            # Its traceback stays readable, as the cause; its frames would keep us alive.
-            failure.Failure(exc).cleanFailure()
             self._fail(f"the resolver raised {type(exc).__name__}: {exc}", exc)
             return deferred
         self._begun(resolution)

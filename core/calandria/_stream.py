@@ -448,7 +448,7 @@ class Stream:
             self._queued = True
             if reactor.announce is not None:
                 reactor.pending()
-        self._chunks.append(data)
+        self._chunks.append(data)  # pyright: ignore[reportArgumentType]  # bytes by now
         self.bufferedBytes = buffered = self.bufferedBytes + len(data)
         if buffered > HIGH_WATER:
             self._full()
@@ -818,7 +818,7 @@ class Stream:
         reason.cleanFailure()
 
 
-def asBytes(data: object, method: str) -> bytes:
+def asBytes(data: Any, method: str) -> bytes:
     """Bytes from what a user wrote; a mutable buffer is copied. Raises TypeError."""
     if isinstance(data, bytes):
         return data

@@ -182,7 +182,7 @@ def checkDelay(delay: float) -> None:
         raise ValueError(f"a delay is a number of seconds, 0 or more, not {delay!r}")
 
 
-def describe(function: object) -> str:
+def describe(function: Any) -> str:
     """The name of a callable, for messages; never raises."""
     try:
         while hasattr(function, "func"):

@@ -80,10 +80,11 @@ class SystemEvent:
         """Go through the three phases."""
         if self._waiting is not None:
             return
-        waiting = self._waiting = []
+        waiting: list[Any] = []
+        self._waiting = waiting
         for trigger in self._taken("before"):
             self._fired.append(trigger)
-            result = self._call(trigger)
+            result: Any = self._call(trigger)
             if self._waiting is not waiting:
                 return  # a trigger has made us forget this firing, or go on without the others
             if isinstance(result, defer.Deferred):
@@ -142,10 +143,13 @@ class SystemEvent:
         return None
 
 
-def taken(triggerID: object) -> tuple[str, Trigger]:
+def taken(triggerID: Any) -> tuple[str, Trigger]:
     """The two parts of what addSystemEventTrigger returned; TypeError for anything else."""
-    if isinstance(triggerID, tuple) and len(triggerID) == 2:
+    try:
         eventType, trigger = triggerID
+    except (TypeError, ValueError):
+        pass
+    else:
         if isinstance(eventType, str) and isinstance(trigger, Trigger):
             return eventType, trigger
     raise TypeError(f"removeSystemEventTrigger takes what addSystemEventTrigger returned, not {triggerID!r}")

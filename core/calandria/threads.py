@@ -523,23 +523,18 @@ def _ask(
     result.addBoth(answer.give)
     if answer.given:
         return
-    try:
-        # In the last drain of a run, when the shutdown is over, this is refused.
-        reactor.callFromThread(_nothing)
-        known = _unanswered.get(reactor)
-        unanswered = known() if known is not None else None
-        if unanswered is None:
-            unanswered = _Unanswered()
-            reactor.addSystemEventTrigger("during", "shutdown", unanswered)
-            _unanswered[reactor] = weakref.ref(unanswered)
-        unanswered.answers.add(answer)
-    except (error.ReactorNotRunning, error.ForkedReactor):
+    if not reactor.running:
+        # The shutdown is over, in the last turns of a run for instance, and there may be no other.
         answer.giveUp()
+        return
+    known = _unanswered.get(reactor)
+    unanswered = known() if known is not None else None
+    if unanswered is None:
+        unanswered = _Unanswered()
+        reactor.addSystemEventTrigger("during", "shutdown", unanswered)
+        _unanswered[reactor] = weakref.ref(unanswered)
+    unanswered.answers.add(answer)
 
 
 def _isDeferred(value: object) -> TypeGuard[defer.Deferred[Any]]:
     return isinstance(value, defer.Deferred)
-
-
-def _nothing() -> None:
-    pass

@@ -1,5 +1,5 @@
-"""Calls from other threads, from signal handlers and from `__del__`: their order, and the promise that each call which did
-not raise has been made when `run()` returns. And the reactor's pool, as far as the reactor's life is concerned.
+"""Calls from other threads, from signal handlers and from `__del__`: their order, and the promise that each call which
+did not raise has been made when `run()` returns. And the reactor's pool, as far as the reactor's life is concerned.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import threading
 import time
 import weakref
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +22,7 @@ from tests.core.tools import Watched, Watching
 from tests.helpers import DEADLINE, Background, runUntil, runWith
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.helpers import LogCapture
 
@@ -66,12 +65,15 @@ class TestCallFromThread:
         for _ in range(20):
             asleep = threading.Event()
 
-            def wake(asleep: threading.Event = asleep) -> None:
-                assert asleep.wait(DEADLINE)
-                began = time.monotonic()
-                reactor.callFromThread(lambda: (late.append(time.monotonic() - began), reactor.crash()))
+            def woken(began: float) -> None:
+                late.append(time.monotonic() - began)
+                reactor.crash()
 
-            call = Background(wake)
+            def wake(asleep: threading.Event) -> None:
+                assert asleep.wait(DEADLINE)
+                reactor.callFromThread(woken, time.monotonic())
+
+            call = Background(wake, asleep)
             reactor.callWhenRunning(asleep.set)
             run(reactor)
             call.result()
@@ -120,7 +122,7 @@ class TestCallFromThread:
         thing = Thing()
         gone = weakref.ref(thing)
         seen: list[object] = []
-        reactor.callFromThread(lambda _: None, thing)
+        reactor.callFromThread(id, thing)
         reactor.callFromThread(lambda: seen.append(gone()))
         del thing
         reactor.iterate()
@@ -182,10 +184,10 @@ class TestWhen:
 
     def test_onAStoppedReactor_theyAreRefused(self, reactor: Reactor) -> None:
         runBriefly(reactor)
-        for call in (reactor.callFromThread, partial(Background, reactor.callFromThread)):
-            with pytest.raises(error.ReactorNotRunning):
-                result: Any = call(pytest.fail, "it was refused")
-                result.result()
+        with pytest.raises(error.ReactorNotRunning):
+            reactor.callFromThread(pytest.fail, "it was refused")
+        with pytest.raises(error.ReactorNotRunning):
+            Background(reactor.callFromThread, pytest.fail, "it was refused").result()
         # The next run takes calls again, and makes none of those refused.
         made: list[str] = []
         reactor.callWhenRunning(reactor.callFromThread, made.append, "second run")
@@ -258,12 +260,14 @@ class TestWhen:
 
         reactor.addSystemEventTrigger("after", "shutdown", reactor.callFromThread, again)
         runBriefly(reactor)
-        assert len(made) == 10_000
+        # One was there; those that it, and they, added are 10,000.
+        assert len(made) in (10_000, 10_001)
+        count = len(made)
         (record,) = logs.takeErrors()
         assert "10000" in record.message.replace(",", "").replace("_", "")
         # Nothing of it comes back in the next life.
         runBriefly(reactor)
-        assert len(made) == 10_000
+        assert len(made) == count
 
     def test_fromOtherThreads_theLastDrainIsSealed(self, reactor: Reactor) -> None:
         """Or one that never stops calling would keep it for ever."""
@@ -421,7 +425,9 @@ class TestFromAnywhere:
             call = Background(kill)
             reactor.callWhenRunning(asleep.set)
             safety = reactor.callLater(DEADLINE, reactor.crash)
-            run(reactor)
+            # With the wakeup descriptor, which run() sets along with its handlers: a signal that comes just before the
+            # system call sleeps through it otherwise, whoever calls.
+            reactor.run()
             call.result()
             assert safety.active()
         finally:

@@ -21,6 +21,7 @@ from tests.helpers import Background, connectTo, runUntil, unusedPort
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from calandria._timers import DelayedCall
     from calandria.failure import Failure
     from tests.helpers import LogCapture
 
@@ -89,6 +90,8 @@ class KeptFactory(Factory):
 
 class KeptClientFactory(KeptFactory, ClientFactory):
     """The same for clients; keeps the reasons too."""
+
+    ended: int
 
     def __init__(self, how: str) -> None:
         super().__init__(how)
@@ -194,7 +197,7 @@ def attached(protocol: Kept, factory: Any) -> Kept:
 
 
 def test_failedAttemptsLeaveNothing(reactor: Reactor) -> None:
-    client = KeptClientFactory("refused")
+    client: KeptClientFactory = KeptClientFactory("refused")
     client.protocol = Kept
     reactor.connectTCP("127.0.0.1", unusedPort(), client)
     runUntil(reactor, lambda: client.ended == 1)
@@ -304,7 +307,7 @@ def test_aFiredTimerKeepsNothing(reactor: Reactor) -> None:
         def method(self, other: object) -> None:
             pass
 
-    held = []
+    held: list[DelayedCall] = []
     refs: list[Callable[[], object]] = []
     for _ in range(2):
         big, argument = Big(), Big()

@@ -573,7 +573,9 @@ class TestClientCreator:
         class Cancelling(Recorder):
             def connectionMade(self) -> None:
                 super().connectionMade()
+                before = len(reactor.getDelayedCalls())
                 deferred.cancel()
+                assert len(reactor.getDelayedCalls()) == before - 1
 
         deferred = ClientCreator(reactor, Cancelling).connectTCP("127.0.0.1", portNumber(port))
         deferred.addBoth(results.append)

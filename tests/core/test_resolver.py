@@ -281,6 +281,30 @@ class TestThreadedResolver:
         assert receiver.events == ["slow", "complete"]
         assert logs.take(30) == []
 
+    def test_whoAsksAgainAtTheEndOfARun_getsNothingAtOnce(self, reactor: Reactor, world: World) -> None:
+        begun = world.hold("slow")
+        second = Receiver()
+
+        class Persistent(Receiver):
+            def resolutionComplete(self) -> None:
+                super().resolutionComplete()
+                reactor.nameResolver.resolveHostName(second, "other")
+                assert second.events == ["other", "complete"]
+
+        receiver = Persistent()
+        reactor.nameResolver.resolveHostName(receiver, "slow")
+        assert begun.wait(DEADLINE)
+        reactor.callWhenRunning(reactor.stop)
+        reactor.run(installSignalHandlers=False)
+        assert receiver.events == ["slow", "complete"]
+
+    def test_theReason_isKept_butNotItsFrames(self, reactor: Reactor, world: World) -> None:
+        receiver = Receiver()
+        resolution: Any = reactor.nameResolver.resolveHostName(receiver, "nobody")
+        runUntil(reactor, lambda: receiver.events[-1] == "complete")
+        assert isinstance(resolution.error, socket.gaierror)
+        assert resolution.error.__traceback__ is None
+
     def test_anAnswerBetweenTwoRuns_comesInTheNextOne(self, reactor: Reactor, world: World) -> None:
         for count in (1, 2):
             receiver = Receiver()

@@ -74,9 +74,7 @@ def whenLeft(pool: ThreadPool, count: int) -> list[threading.Thread]:
         assert time.monotonic() < deadline, pool
         for thread in pool.threads:
             thread.join(0.001)
-    threads = pool.threads
-    assert len(threads) == count
-    return threads
+    return pool.threads
 
 
 Results = queue.SimpleQueue[tuple[bool, Any]]
@@ -257,11 +255,14 @@ class TestSize:
             def discard(self, worker: object) -> None:
                 if not self.given:
                     self.given = True
+                    assert returned.wait(DEADLINE)
                     pool.callInThreadWithCallback(collector(results), len, "second")
                 super().discard(worker)
 
+        returned = threading.Event()
         pool._crew = Crew()
         pool.callInThreadWithCallback(collector(results), len, "first")
+        returned.set()
         assert [results.get(timeout=DEADLINE)[1] for _ in range(2)] == [5, 6]
 
     @pytest.mark.parametrize("most", [1, 2, 8])
@@ -404,6 +405,7 @@ class TestStop:
         gate.open.set()
         thread.join(DEADLINE)
         assert results.qsize() == 1
+        assert logs.takeErrors() == []
 
     def test_stop_withoutWaiting_endsIdleThreadsToo(self) -> None:
         pool = ThreadPool(3, 3)
@@ -819,7 +821,7 @@ class TestBlockingCall:
         reactor.run(installSignalHandlers=False)
         assert type(outcome.get(timeout=DEADLINE)) is error.ReactorNotRunning
 
-    def test_inTheLastDrain_itFails(self, reactor: Reactor) -> None:
+    def test_afterTheShutdown_itFails(self, reactor: Reactor) -> None:
         never: defer.Deferred[None] = defer.Deferred()
         calls: list[Background[None]] = []
 

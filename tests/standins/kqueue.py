@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import math
 import operator
 import os
@@ -51,6 +52,7 @@ F_GETPIPE_SZ = 1032
 TCP_INFO = 11
 
 READ, WRITE = -1, -2
+others = range(-7, -2)
 EV_ADD, EV_DELETE, EV_ENABLE, EV_DISABLE = 0x1, 0x2, 0x4, 0x8
 EV_ONESHOT, EV_CLEAR, EV_RECEIPT, EV_DISPATCH = 0x10, 0x20, 0x40, 0x80
 EV_FLAG1, EV_ERROR, EV_EOF, EV_SYSFLAGS = 0x2000, 0x4000, 0x8000, 0xF000
@@ -114,6 +116,7 @@ def failed(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
+@functools.total_ordering
 class kevent:
     """One change or event: six numbers, ordered and compared as such."""
 
@@ -146,22 +149,11 @@ class kevent:
             f"data={self.data & 0xFFFFFFFFFFFFFFFF:#x} udata={self.udata:#x}>"
         )
 
-    __hash__ = None  # type: ignore[assignment]  # the way to say that an object has no hash
-
     def __eq__(self, other: object) -> bool:
         return self.numbers() == other.numbers() if isinstance(other, kevent) else NotImplemented
 
     def __lt__(self, other: object) -> bool:
         return self.numbers() < other.numbers() if isinstance(other, kevent) else NotImplemented
-
-    def __le__(self, other: object) -> bool:
-        return self.numbers() <= other.numbers() if isinstance(other, kevent) else NotImplemented
-
-    def __gt__(self, other: object) -> bool:
-        return self.numbers() > other.numbers() if isinstance(other, kevent) else NotImplemented
-
-    def __ge__(self, other: object) -> bool:
-        return self.numbers() >= other.numbers() if isinstance(other, kevent) else NotImplemented
 
 
 def numberOf(holder: HasFileno) -> int:
@@ -175,9 +167,6 @@ def numberOf(holder: HasFileno) -> int:
     if number < 0:
         raise ValueError(f"file descriptor cannot be a negative integer ({number})")
     return number
-
-
-# The filters
 
 
 def count(fd: int, request: int) -> int:
@@ -246,9 +235,6 @@ def isFile(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
 
 
-# The queue
-
-
 class Knote:
     """One registration, by the kernel's name. `file` identifies what epoll cannot watch.
 
@@ -292,9 +278,9 @@ class Queue:
     def change(self, change: kevent) -> None:
         """Apply one change. OSError: EBADF, EINVAL, ENODEV, ENOENT."""
         key = fd, filter = change.ident, change.filter
-        if filter not in self.inner and filter not in constants.values():
+        if filter not in self.inner and filter not in others:
             raise failed(errno.EINVAL)
-        if filter not in self.inner or change.fflags:
+        if filter in others or change.fflags:
             raise NotImplementedError(f"the stand-in for kqueue cannot do {change!r}")
         try:
             status = os.fstat(fd)
@@ -436,9 +422,10 @@ class kqueue:
     @classmethod
     def fromfd(cls, fd: int, /) -> kqueue:
         """Another object for the same number, unchecked: closing either closes both."""
+        number = operator.index(fd)
         self = cls.__new__(cls)
-        self._fd = operator.index(fd)
-        self._queue = queues.get(self._fd)
+        self._fd = number
+        self._queue = queues.get(number)
         objects.add(self)
         return self
 
@@ -504,12 +491,12 @@ class kqueue:
             queue.wait(left)
 
 
-def secondsOf(timeout: object) -> float | None:
+def secondsOf(timeout: Any) -> float | None:
     """A timeout as Python takes it: None, a float, or what counts as an int."""
     if timeout is None:
         return None
     try:
-        seconds: float = timeout if isinstance(timeout, float) else operator.index(timeout)  # type: ignore[arg-type]  # a TypeError is what is asked for
+        seconds: float = timeout if isinstance(timeout, float) else operator.index(timeout)
     except TypeError:
         seconds = math.nan
     if not math.isfinite(seconds):
@@ -519,10 +506,12 @@ def secondsOf(timeout: object) -> float | None:
     return seconds
 
 
-def changesOf(changelist: Iterable[kevent] | None) -> list[kevent]:
+def changesOf(changelist: Iterable[Any] | None) -> list[kevent]:
     """The changes, all of them checked before the first is applied."""
+    if changelist is None:
+        return []
     try:
-        iterator: Iterable[Any] = iter(changelist or ())
+        iterator = iter(changelist)
     except TypeError:
         raise TypeError("changelist is not iterable") from None
     changes = list(iterator)

@@ -255,10 +255,13 @@ def test_connectorOverMemoryReconnects(reactor: Reactor) -> None:
             if len(self.protocols) < 3:
                 connector.connect()
 
+        def hasMade(self, count: int) -> bool:
+            return len(self.protocols) == count
+
     client = Again()
     connector = connectMemory(reactor, port, client)
     for count in (1, 2, 3):
-        runUntil(reactor, partial(lambda wanted: len(client.protocols) == wanted, count))
+        runUntil(reactor, partial(client.hasMade, count))
         assert connector.state == "connected"
         client.protocols[-1].transport.loseConnection()
     runUntil(reactor, lambda: connector.state == "disconnected")

@@ -127,6 +127,16 @@ def names(addresses: Sequence[str]) -> Callable[..., list[Any]]:
     return getaddrinfo
 
 
+def fallback(addresses: Sequence[str]) -> Callable[..., list[Any]]:
+    """Names are these addresses; literals are themselves."""
+    known = names(addresses)
+
+    def getaddrinfo(host: Any, port: Any, *more: Any) -> list[Any]:
+        return known(host, port, *more) if host == "name.invalid" else socket.getaddrinfo(host, port, *more)
+
+    return getaddrinfo
+
+
 # The order of calls, and states.
 
 
@@ -189,7 +199,9 @@ def test_addressesAreThoseOfTheSocketAndAnswerAfterTheLoss(reactor: Reactor) -> 
             super().connectionLost(reason)
             self.then = self.transport.getHost(), self.transport.getPeer()
 
-        then: Any = None
+        def __init__(self) -> None:
+            super().__init__()
+            self.then: Any = None
 
     server = RecordingServer(Asking)
     port = listen(reactor, server)
@@ -284,7 +296,7 @@ def test_refused(reactor: Reactor) -> None:
     connect(reactor, port, client)
     value = failure(reactor, client)
     assert type(value) is error.ConnectionRefusedError
-    assert value.osError.errno == errno.ECONNREFUSED
+    assert value.osError and value.osError.errno == errno.ECONNREFUSED
     assert not descriptorsOpenedSince(before)
     assert client.failed[0].check(error.ConnectError)
 
@@ -343,7 +355,7 @@ def test_noDescriptorIsLeftForAClient(reactor: Reactor) -> None:
         connect(other, 9, client)
         value = failure(other, client)
         assert type(value) is error.ConnectBindError
-        assert value.osError.errno == errno.EMFILE
+        assert value.osError and value.osError.errno == errno.EMFILE
 
 
 @pytest.mark.parametrize("bad", [-1, 65536, 70000, 123456, True, None, 1.5, b"80", ("80",)])
@@ -402,7 +414,7 @@ def test_anUnknownName(reactor: Reactor) -> None:
 
 
 def test_aNameWithoutAddresses(reactor: Reactor) -> None:
-    with Reactor(backend=otherWorld(reactor, getaddrinfo=names([]))) as other:
+    with Reactor(backend=otherWorld(reactor, getaddrinfo=fallback([]))) as other:
         client = Client()
         connect(other, 9, client, host="name.invalid")
         assert type(failure(other, client)) is error.DNSLookupError
@@ -450,7 +462,7 @@ def test_bindAddressInUse(reactor: Reactor) -> None:
         connect(reactor, number(listen(reactor)), client, bindAddress=holder.getsockname())
         value = failure(reactor, client)
     assert type(value) is error.ConnectBindError
-    assert value.osError.errno == errno.EADDRINUSE
+    assert value.osError and value.osError.errno == errno.EADDRINUSE
     assert len(descriptorsOpenedSince(before)) <= 2, "the port and the reactor's reserve"
 
 
@@ -538,12 +550,13 @@ class SlowNames:
     def __init__(self, like: Reactor, addresses: Sequence[str] = (LOCAL,)) -> None:
         self.answer = threading.Event()
         self.asked = threading.Event()
-        known = names(addresses)
+        known = fallback(addresses)
 
-        def getaddrinfo(*arguments: Any) -> list[Any]:
-            self.asked.set()
-            assert self.answer.wait(20)
-            return known(*arguments)
+        def getaddrinfo(host: Any, *more: Any) -> list[Any]:
+            if host == "name.invalid":
+                self.asked.set()
+                assert self.answer.wait(20)
+            return known(host, *more)
 
         self.reactor = Reactor(backend=otherWorld(like, getaddrinfo=getaddrinfo))
 
@@ -671,7 +684,7 @@ def test_disconnectInsideBuildProtocol(reactor: Reactor) -> None:
     server = RecordingServer()
     client = Leaving()
     connector = connect(reactor, number(listen(reactor, server)), client)
-    runUntil(reactor, lambda: client.lost or client.failed)
+    runUntil(reactor, lambda: client.lost or client.failed, timeout=2)
     assert connector.state == "disconnected"
     assert client.events[-1] == "stop"
     runUntil(reactor, lambda: server.protocols and server.protocols[0].lost)
@@ -924,7 +937,7 @@ def test_startedConnectingRaises(reactor: Reactor, logs: LogCapture) -> None:
 @needsIPv6
 def test_theFirstIsRefusedAndTheNextIsTriedAtOnce(reactor: Reactor) -> None:
     server = RecordingServer()
-    with Reactor(backend=otherWorld(reactor, getaddrinfo=names(["::1", LOCAL]))) as other:
+    with Reactor(backend=otherWorld(reactor, getaddrinfo=fallback(["::1", LOCAL]))) as other:
         port = listen(other, server)
         client = Client()
         began = time.monotonic()
@@ -948,7 +961,7 @@ def test_familiesTakeTurns(reactor: Reactor) -> None:
             return self.code
 
     found = ["::1", "::2", "::3", "127.0.0.1", "127.0.0.2"]
-    world = otherWorld(reactor, getaddrinfo=names(found), socket=Noting)
+    world = otherWorld(reactor, getaddrinfo=fallback(found), socket=Noting)
     with Reactor(backend=world) as other:
         client = Client()
         connect(other, 9, client, host="name.invalid")
@@ -960,7 +973,7 @@ def test_familiesTakeTurns(reactor: Reactor) -> None:
 @needsIPv6
 def test_theFirstIsSilentAndTheNextIsTriedAfterAQuarterSecond(reactor: Reactor) -> None:
     server = RecordingServer()
-    with Reactor(backend=otherWorld(reactor, getaddrinfo=names(["::1", LOCAL]))) as other:
+    with Reactor(backend=otherWorld(reactor, getaddrinfo=fallback(["::1", LOCAL]))) as other:
         port = listen(other, server)
         with BlackHole("::1", number(port)) as hole:
             before = openDescriptors()
@@ -986,50 +999,56 @@ def test_theFirstIsSilentAndTheNextIsTriedAfterAQuarterSecond(reactor: Reactor) 
 @needsIPv6
 def test_theSlowOneMayStillWin(reactor: Reactor) -> None:
     """The second is silent as well; the first answers after both have begun."""
-    with Reactor(backend=otherWorld(reactor, getaddrinfo=names(["::1", LOCAL]))) as other:
-        with BlackHole() as second, BlackHole("::1", second.port) as first:
-            client = Client()
-            connector = connect(other, second.port, client, host="name.invalid")
-            runUntil(other, lambda: len(other.getWriters()) == 2)
-            assert connector.transport is None
-            assert connector.state == "connecting"
+    with (
+        Reactor(backend=otherWorld(reactor, getaddrinfo=fallback(["::1", LOCAL]))) as other,
+        BlackHole() as second,
+        BlackHole("::1", second.port) as first,
+    ):
+        client = Client()
+        connector = connect(other, second.port, client, host="name.invalid")
+        runUntil(other, lambda: len(other.getWriters()) == 2)
+        assert connector.transport is None
+        assert connector.state == "connecting"
 
-            def take() -> bool:
-                first.open()  # the kernel tries again after a second
-                return bool(client.protocols)
+        def take() -> bool:
+            first.open()  # the kernel tries again after a second
+            return bool(client.protocols)
 
-            runUntil(other, take)
-            assert client.protocols[0].transport.getPeer().host == "::1"
-            assert other.getWriters() == []
-            connector.disconnect()
-            runUntil(other, lambda: client.lost)
+        runUntil(other, take)
+        assert client.protocols[0].transport.getPeer().host == "::1"
+        assert other.getWriters() == []
+        connector.disconnect()
+        runUntil(other, lambda: client.lost)
     assert client.events == ["start", "connecting", "build", "made", "lost", "clientLost", "stop"]
 
 
 @needsIPv6
 @pytest.mark.parametrize("method", ["stopConnecting", "timeout"])
 def test_givingUpEndsEveryAttempt(reactor: Reactor, method: str) -> None:
-    with Reactor(backend=otherWorld(reactor, getaddrinfo=names(["::1", LOCAL, "127.0.0.2"]))) as other:
-        with BlackHole() as second, BlackHole("::1", second.port):
-            client = Client()
-            timeout = 0.35 if method == "timeout" else 30.0
-            connector = connect(other, second.port, client, host="name.invalid", timeout=timeout)
-            runUntil(other, lambda: len(other.getWriters()) == 2)
-            before = openDescriptors()
-            if method == "stopConnecting":
-                connector.stopConnecting()
-            runUntil(other, lambda: client.failed)
-            assert client.failed[0].type is (error.TimeoutError if method == "timeout" else error.UserError)
-            assert other.getWriters() == []
-            assert other.getDelayedCalls() == []
-            assert len(before) - len(openDescriptors()) >= 2
+    with (
+        Reactor(backend=otherWorld(reactor, getaddrinfo=fallback(["::1", LOCAL, "127.0.0.2"]))) as other,
+        BlackHole() as second,
+        BlackHole("::1", second.port),
+    ):
+        client = Client()
+        timeout = 0.35 if method == "timeout" else 30.0
+        connector = connect(other, second.port, client, host="name.invalid", timeout=timeout)
+        runUntil(other, lambda: len(other.getWriters()) == 2)
+        before = openDescriptors()
+        if method == "stopConnecting":
+            connector.stopConnecting()
+        runUntil(other, lambda: client.failed)
+        assert client.failed[0].type is (error.TimeoutError if method == "timeout" else error.UserError)
+        assert other.getWriters() == []
+        assert other.getDelayedCalls() == []
+        assert len(before) - len(openDescriptors()) >= 2
 
 
 @needsIPv6
 def test_allFail(reactor: Reactor) -> None:
     """The last error is the reason, and it tells of the others."""
     found = ["::1", "127.0.0.1", "127.0.0.2"]
-    with Reactor(backend=otherWorld(reactor, getaddrinfo=names(found))) as other:
+    with Reactor(backend=otherWorld(reactor, getaddrinfo=fallback(found))) as other:
         client = Client()
         began = time.monotonic()
         connect(other, unusedPort(), client, host="name.invalid")
@@ -1044,7 +1063,7 @@ def test_allFail(reactor: Reactor) -> None:
 def test_aNameWithVeryManyAddresses(reactor: Reactor) -> None:
     """Whoever answers for a name may send thousands; each is refused at once."""
     found = [f"127.1.{each // 250}.{each % 250 + 1}" for each in range(2000)]
-    with Reactor(backend=otherWorld(reactor, getaddrinfo=names(found), socket=Unreachable)) as other:
+    with Reactor(backend=otherWorld(reactor, getaddrinfo=fallback(found), socket=Unreachable)) as other:
         client = Client()
         connect(other, 9, client, host="name.invalid")
         assert type(failure(other, client)) is error.NoRouteError
@@ -1060,16 +1079,6 @@ def test_bindAddressChoosesTheFamily(reactor: Reactor) -> None:
         assert server.protocols[0].transport.getPeer().host == "127.0.0.4"
         connector.disconnect()
         runUntil(other, lambda: client.lost and server.protocols[0].lost)
-
-
-def fallback(addresses: Sequence[str]) -> Callable[..., list[Any]]:
-    """Names are these addresses; literals are themselves."""
-    known = names(addresses)
-
-    def getaddrinfo(host: Any, port: Any, *more: Any) -> list[Any]:
-        return known(host, port, *more) if host == "name.invalid" else socket.getaddrinfo(host, port, *more)
-
-    return getaddrinfo
 
 
 # IPv6.
@@ -1272,9 +1281,7 @@ def test_clientCreatorFails(reactor: Reactor) -> None:
     with BlackHole() as hole:
         creator.connectTCP(LOCAL, hole.port, timeout=0.05).addErrback(got.append)
         runUntil(reactor, lambda: len(got) == 3)
-    assert [reason.type for reason in got[:2]] == [ValueError, error.ConnectionRefusedError] or [
-        reason.type for reason in got[:2]
-    ] == [error.ConnectionRefusedError, ValueError]
+    assert {reason.type for reason in got[:2]} == {ValueError, error.ConnectionRefusedError}
     assert got[2].type is error.TimeoutError
 
 

@@ -7,11 +7,12 @@ import json
 import os
 import socket
 import struct
+import subprocess
 import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -34,7 +35,7 @@ from tests.helpers import (
 from tests.recorders import Echo, Recorder, RecordingServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from calandria.plugin import Backend
     from tests.helpers import LogCapture
@@ -346,18 +347,19 @@ def test_theOrderOfTheFactorysCalls(reactor: Reactor) -> None:
         def buildProtocol(self, addr: Any) -> Protocol | None:
             assert isinstance(addr, IPv4Address)
             self.events.append("build")
-            self.clientAddress = addr
+            self.addresses.append(addr)
             return super().buildProtocol(addr)
 
-        clientAddress: Any = None
+        addresses: ClassVar[list[Any]] = []
 
+    Telling.addresses = []
     factory = Telling()
     port = listen(reactor, factory)
     assert factory.events == ["start"], "inside listenTCP"
     assert factory.numPorts == 1
     with connectTo(number(port)) as peer:
         runUntil(reactor, lambda: factory.protocols)
-        assert factory.clientAddress == IPv4Address("TCP", *peer.getsockname())
+        assert factory.addresses == [IPv4Address("TCP", *peer.getsockname())]
         (protocol,) = factory.protocols
         assert protocol.events == ["made"]
         assert protocol.factory is factory
@@ -382,8 +384,12 @@ def test_stopListeningMayBeCalledAnyNumberOfTimes(reactor: Reactor) -> None:
     port = listen(reactor, factory)
     sock = port.socket
     fired: list[tuple[object, int, list[str]]] = []
-    port.stopListening().addCallback(lambda result: fired.append((result, sock.fileno(), list(factory.events))))
-    port.loseConnection().addCallback(lambda result: fired.append((result, sock.fileno(), list(factory.events))))
+
+    def note(result: object) -> None:
+        fired.append((result, sock.fileno(), list(factory.events)))
+
+    port.stopListening().addCallback(note)
+    port.loseConnection().addCallback(note)
     assert fired == []
     assert sock.fileno() >= 0
     runUntil(reactor, lambda: len(fired) == 2)
@@ -579,10 +585,10 @@ def test_aRefusedConnectionIsClosedAtOnce(reactor: Reactor, logs: LogCapture, ra
                 return None
             return super().buildProtocol(addr)
 
-        refused: list[Any] = []  # noqa: RUF012  # made anew below
+        refused: ClassVar[list[Any]] = []
 
+    Refusing.refused = []
     factory = Refusing(Echo)
-    factory.refused = []
     port = listen(reactor, factory)
     reactor.iterate(0)
     before = openDescriptors()
@@ -685,9 +691,6 @@ print("answered", answered, flush=True)
     port = listen(reactor, greeting, backlog=1000)
     bystander = connectTo(number(listen(reactor, echo)))
     runUntil(reactor, lambda: echo.protocols)
-    # Ours, and not Program's: it has no way to say go.
-    import subprocess
-
     program = subprocess.Popen(
         [sys.executable, "-c", code, str(number(port))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -747,14 +750,17 @@ class TroubledPort:
     """A reactor whose listening socket is a Troubled one, with one client in the backlog."""
 
     def __init__(self, like: Reactor, trouble: list[int]) -> None:
+        made: list[Troubled] = []
+
         def create(family: int = -1, kind: int = -1, protocol: int = -1, fileno: int | None = None) -> socket.socket:
-            self.socket = Troubled(family, kind, protocol, fileno)
-            self.socket.trouble = trouble
-            return self.socket
+            made.append(Troubled(family, kind, protocol, fileno))
+            made[0].trouble = trouble
+            return made[0]
 
         self.reactor = Reactor(backend=otherWorld(like, socket=create))
         self.factory = RecordingServer(Echo)
         self.port = listen(self.reactor, self.factory)
+        (self.socket,) = made
 
     def __enter__(self) -> TroubledPort:
         return self
@@ -1066,15 +1072,6 @@ def test_aThousandRefusalsLeaveNothing(reactor: Reactor) -> None:
     assert factory.count == 1000
     assert not descriptorsOpenedSince(before)
     assert list(reactor.owned) == [port]
-
-
-@pytest.fixture(autouse=True)
-def _ownSocketsAreClosed() -> Iterator[None]:
-    """Sockets of the test's own that were left open would show as ResourceWarnings of some later test."""
-    import gc
-
-    yield
-    gc.collect(0)
 
 
 def test_aServerMayAnswerAndCloseBeforeTheClientLooks(reactor: Reactor) -> None:

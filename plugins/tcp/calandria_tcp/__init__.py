@@ -58,7 +58,7 @@ class TCPStream(Stream):
             self.channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, self._noDelay)
 
     def getTcpKeepAlive(self) -> bool:
-        """Whether the kernel probes an idle connection (SO_KEEPALIVE, socket(7)); after the loss the last value known."""
+        """Whether the kernel probes an idle connection (SO_KEEPALIVE, socket(7)); after the loss the last value."""
         if self._keepAlive is None:
             if not self.connected:
                 return False
@@ -186,7 +186,7 @@ class ConnectTCP(ClientEndpoint):
             return connectSocket(reactor, candidates, bindAddress).addCallback(connected)
 
         def open() -> Deferred[Stream]:
-            if isinstance(self.port, int):
+            if not isinstance(self.port, str):
                 _checkPort(self.port)
             return resolve(reactor, self.host, self.port).addCallback(race)
 
@@ -206,7 +206,7 @@ def _checkPort(port: object) -> None:
         raise ValueError(f"port must be 0-65535, not {port!r}")
 
 
-def _literal(reactor: Reactor, interface: str, port: int) -> tuple[int, Any]:
+def _literal(reactor: Reactor, interface: Any, port: Any) -> tuple[int, Any]:
     """The family of a local address literal, and the address as bind(2) of that family takes it. Raises ValueError."""
     _checkPort(port)
     if not isinstance(interface, str):
@@ -214,6 +214,8 @@ def _literal(reactor: Reactor, interface: str, port: int) -> tuple[int, Any]:
     if not interface:
         return socket.AF_INET, ("0.0.0.0", port)
     try:
+        if "\0" in interface:
+            raise ValueError  # getaddrinfo(3) would not see the rest
         # A literal is not looked up anywhere, so this does not block; it is what knows scope ids.
         found = reactor.backend.getaddrinfo(
             interface, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST | socket.AI_NUMERICSERV | socket.AI_PASSIVE
