@@ -58,6 +58,10 @@ class Connector:
         self._factoryStarted = False
         self._beginning: DelayedCall | None = None
         self._opening: defer.Deferred[Stream] | None = None
+        # Attempts that were given up, of which the factory is told in a later turn.
+        self._untold: deque[failure.Failure] = deque()
+        # Whether disconnect() was called while there was no transport to close yet.
+        self._unwanted = False
         self.creator: str | None = None
         if reactor.debug:
             from calandria._debug import callerPlace
@@ -66,28 +70,37 @@ class Connector:
         self.connect()
 
     def connect(self) -> None:
-        """Begin to connect (again). Raises RuntimeError unless disconnected."""
+        """Begin to connect (again). Raises RuntimeError unless disconnected, and what the factory raises."""
+        reactor, factory = self.reactor, self.factory
+        reactor.checkUsable()
         if self.state != "disconnected":
             raise RuntimeError(f"cannot connect {self!r}: it is {self.state}")
-        reactor = self.reactor
-        reactor.checkUsable()
-        self.state = "connecting"
         if not self._factoryStarted:
-            self.factory.doStart()
+            factory.doStart()
             self._factoryStarted = True
+        self.state = "connecting"
+        self._unwanted = False
         reactor.owned[self] = None
         self.transport = None
         if self.timeout is not None:
             self.timeoutID = reactor.callLater(self.timeout, self._timedOut)
         self._beginning = reactor.callLater(0, self._begin)
-        self.factory.startedConnecting(self)
+        try:
+            factory.startedConnecting(self)
+        except BaseException:
+            self._giveUp()
+            self._stopFactory()
+            raise
 
     def disconnect(self) -> None:
         """End whatever there is: an attempt, a connection, or nothing."""
         if self.state == "connecting":
             self.stopConnecting()
-        elif self.state == "connected" and self.transport is not None:
-            self.transport.loseConnection()
+        elif self.state == "connected":
+            if self.transport is not None:
+                self.transport.loseConnection()
+            else:
+                self._unwanted = True  # inside buildProtocol
 
     def stopConnecting(self) -> None:
         """Give up the attempt; `clientConnectionFailed(UserError)` follows in a later turn. Raises
@@ -96,7 +109,9 @@ class Connector:
         if self.state != "connecting":
             raise error.NotConnectingError(f"{self!r} is not connecting: it is {self.state}")
         self._giveUp()
-        self.reactor.callLater(0, self._tellFailed, failure.Failure(error.UserError(string="the attempt was given up")))
+        self._untold.append(failure.Failure(error.UserError(string="the attempt was given up")))
+        self.reactor.owned[self] = None
+        self.reactor.callLater(0, self._tellUntold)
 
     def cancelTimeout(self) -> None:
         """The attempt may take as long as it takes."""
@@ -114,7 +129,7 @@ class Connector:
     def connectionFailed(self, reason: failure.Failure) -> None:
         """The attempt has failed."""
         self._giveUp()
-        self._tellFailed(reason)
+        self._told("clientConnectionFailed", reason)
 
     def connectionLost(self, reason: failure.Failure) -> None:
         """The connection has ended, and its protocol knows."""
@@ -128,7 +143,10 @@ class Connector:
 
     def abandon(self, reason: failure.Failure) -> None:
         """The reactor stops or is closed in the middle of an attempt."""
-        self.connectionFailed(reason)
+        while self._untold:
+            self._tellUntold()
+        if self.state == "connecting":
+            self.connectionFailed(reason)
 
     def forked(self) -> None:
         """We are a copy in a child process: nothing is going on here any more."""
@@ -184,7 +202,7 @@ class Connector:
         except error.UnsupportedDescriptor as exc:
             self.connectionFailed(failure.Failure(exc))
             return
-        if refused:
+        if refused or self._unwanted:
             stream.loseConnection()
 
     def _timedOut(self) -> None:
@@ -204,8 +222,11 @@ class Connector:
         if opening is not None:
             opening.cancel()
 
-    def _tellFailed(self, reason: failure.Failure) -> None:
-        self._told("clientConnectionFailed", reason)
+    def _tellUntold(self) -> None:
+        if self._untold:
+            if self.state == "disconnected":
+                self.reactor.owned.pop(self, None)
+            self._told("clientConnectionFailed", self._untold.popleft())
 
     def _told(self, method: str, reason: failure.Failure) -> None:
         factory = self.factory
@@ -213,13 +234,17 @@ class Connector:
             getattr(factory, method)(self, reason)
         except BaseException as exc:
             self.reactor.loop.callbackRaised(f"{method} of {type(factory).__name__}", exc)
-        if self.state == "disconnected" and self._factoryStarted:
+        if self.state == "disconnected" and not self._untold:
+            self._stopFactory()
+        reason.cleanFailure()
+
+    def _stopFactory(self) -> None:
+        if self._factoryStarted:
             self._factoryStarted = False
             try:
-                factory.doStop()
+                self.factory.doStop()
             except BaseException as exc:
-                self.reactor.loop.callbackRaised(f"doStop of {type(factory).__name__}", exc)
-        reason.cleanFailure()
+                self.reactor.loop.callbackRaised(f"doStop of {type(self.factory).__name__}", exc)
 
 
 BaseConnector = Connector
@@ -321,27 +346,34 @@ class _Race:
         self._waiting = deque(candidates)
         self._bindAddress = bindAddress
         self._running: list[_Attempt] = []
-        self._errors: list[tuple[Any, BaseException]] = []
+        # The last few are enough to tell of: whoever answers for a name chooses how many addresses it has.
+        self._errors: deque[tuple[Any, BaseException]] = deque(maxlen=10)
+        self._beginning = False
         self._timer: DelayedCall | None = None
         self.done: defer.Deferred[socket.socket] | None = defer.Deferred(lambda _: self._end())
 
     def next(self) -> None:
-        """The next address, if there is one left."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
-        if not self._waiting or self.done is None:
+        """The next address, and those after it for as long as they fail at once."""
+        self._cancelTimer()
+        while self._waiting and self.done is not None:
+            family, address = self._waiting.popleft()
+            self._beginning = True
+            try:
+                attempt = _Attempt(self, family, address, self._bindAddress)
+                self._running.append(attempt)
+                attempt.begin()
+                if attempt in self._running:
+                    break
+            except error.ConnectError as exc:
+                self._errors.append((address, exc))
+            finally:
+                self._beginning = False
+        if self.done is None:
             return
-        family, address = self._waiting.popleft()
         if self._waiting:
             self._timer = self.reactor.callLater(ATTEMPT_DELAY, self.next)
-        try:
-            attempt = _Attempt(self, family, address, self._bindAddress)
-        except error.ConnectError as exc:
-            self.failed(address, exc)
-            return
-        self._running.append(attempt)
-        attempt.begin()
+        elif not self._running:
+            self._allFailed()
 
     def won(self, attempt: _Attempt, sock: socket.socket) -> None:
         """The first one that is connected ends the race."""
@@ -352,26 +384,36 @@ class _Race:
         else:
             sock.close()
 
-    def failed(self, attempt: Any, exc: BaseException) -> None:
-        """An attempt has failed: the next one begins now; the error of the last one is the race's."""
+    def failed(self, attempt: _Attempt, exc: BaseException) -> None:
+        """An attempt has failed: the next one begins now."""
         if attempt in self._running:
             self._running.remove(attempt)
-        self._errors.append((getattr(attempt, "address", attempt), exc))
+        self._errors.append((attempt.address, exc))
+        if self._beginning:
+            return
         if self._waiting:
             self.next()
         elif not self._running:
-            for address, other in self._errors[:-1]:
-                exc.add_note(f"before that, {address}: {other}")
-            done = self._end()
-            if done is not None:
-                done.errback(failure.Failure(exc))
+            self._allFailed()
 
-    def _end(self) -> defer.Deferred[socket.socket] | None:
+    def _allFailed(self) -> None:
+        """The error of the last one is the race's."""
+        exc = self._errors.pop()[1]
+        for address, other in self._errors:
+            exc.add_note(f"before that, {address}: {other}")
+        done = self._end()
+        if done is not None:
+            done.errback(failure.Failure(exc))
+
+    def _cancelTimer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+
+    def _end(self) -> defer.Deferred[socket.socket] | None:
+        self._cancelTimer()
         self._waiting.clear()
-        self._errors = []
+        self._errors.clear()
         while self._running:
             self._running.pop().close()
         done, self.done = self.done, None

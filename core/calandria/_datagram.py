@@ -103,6 +103,8 @@ class DatagramPort:
         """Receive no more; the Deferred fires when the socket is closed and the protocol was told, in a later turn."""
         deferred: defer.Deferred[None] = defer.Deferred()
         if not self.connected:
+            if self.reactor.inherited:
+                self.reactor.checkUsable()
             deferred.callback(None)
             return deferred
         self._waiting.append(deferred)
@@ -144,8 +146,10 @@ class DatagramPort:
         self.connectionLost(reason)
 
     def forked(self) -> None:
-        """We are a copy in a child process: take nothing, touch nothing."""
+        """We are a copy in a child process: take nothing, and close our copy of the descriptor."""
         self.connected = False
+        if self.socket is not None:
+            self.socket.close()
 
     def _close(self) -> None:
         sock, self.socket = self.socket, None

@@ -37,7 +37,7 @@ def current() -> Reactor:
 
 def setDefault(reactor: Reactor | None) -> None:
     """Make `reactor` this thread's default; None: one is made when next asked for."""
-    if reactor is not None and not hasattr(reactor, "callLater"):
+    if reactor is not None and not hasattr(type(reactor), "callFromThread"):
         raise TypeError(f"setDefault takes a Reactor or None, not {reactor!r}")
     _here.default = reactor
 

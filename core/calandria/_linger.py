@@ -139,6 +139,7 @@ class Lingering:
     def forked(self) -> None:
         """We are a copy in a child process; the timer has gone with its reactor."""
         self._timer = None
+        self._socket.close()
 
     def _close(self) -> None:
         reactor = self._reactor

@@ -141,6 +141,8 @@ class Port:
         """
         deferred: defer.Deferred[None] = defer.Deferred()
         if not self.connected:
+            if self.reactor.inherited:
+                self.reactor.checkUsable()
             deferred.callback(None)
             return deferred
         self._waiting.append(deferred)
@@ -185,8 +187,10 @@ class Port:
         self.connectionLost(reason)
 
     def forked(self) -> None:
-        """We are a copy in a child process: take nothing, touch nothing."""
+        """We are a copy in a child process: take nothing, and close our copy of the descriptor."""
         self.connected = False
+        if self.socket is not None:
+            self.socket.close()
 
     def _close(self) -> None:
         sock, self.socket = self.socket, None

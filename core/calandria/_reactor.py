@@ -441,6 +441,7 @@ class Reactor:
     def _finish(self) -> None:
         """The end of a run: signals, the pool, and the promise that a call from a thread has run or raised."""
         if self._state == "forked":
+            self._escape()  # the child's own wish to end
             raise error.ForkedReactor("this reactor is the parent process's: its run ends here, in the child")
         loop = self.loop
         loop.calling = True
@@ -483,6 +484,12 @@ class Reactor:
             self.loop.lose(descriptor, failure.Failure(error.ConnectionLost("the reactor was stopped")))
 
     # Signals.
+
+    def sigTerm(self, number: int, frame: object = None) -> None:
+        """What our own handler does with a signal: stop, in a later turn. For hosts with handlers of their own."""
+        self._signalled(number)
+
+    sigInt = sigBreak = sigTerm
 
     def _signalled(self, number: int) -> None:
         self.exitSignal = number
@@ -530,6 +537,7 @@ class Reactor:
 
     def getDelayedCalls(self) -> list[DelayedCall]:
         """The calls that are still to be made, in no order."""
+        self._notInherited()
         return self.timers.pending()
 
     # Threads.
@@ -630,11 +638,13 @@ class Reactor:
 
     def removeReader(self, reader: interfaces.ReadDescriptor) -> None:
         """No longer read; nothing if it was not being read. Works when the descriptor is closed already."""
+        self._notInherited()
         for fd in self.descriptors.numbers(reader, self.descriptors.readers):
             self.descriptors.removeReader(fd)
 
     def removeWriter(self, writer: interfaces.WriteDescriptor) -> None:
         """No longer write; nothing if it was not being written. Works when the descriptor is closed already."""
+        self._notInherited()
         for fd in self.descriptors.numbers(writer, self.descriptors.writers):
             self.descriptors.removeWriter(fd)
 
@@ -652,10 +662,12 @@ class Reactor:
 
     def getReaders(self) -> list[interfaces.ReadDescriptor]:
         """All that is being read, the reactor's own waker too."""
+        self._notInherited()
         return list(self.descriptors.readers.values())
 
     def getWriters(self) -> list[interfaces.WriteDescriptor]:
         """All that is being written."""
+        self._notInherited()
         return list(self.descriptors.writers.values())
 
     def _foreign(self, descriptor: Any, table: dict[int, Any]) -> int:
@@ -831,6 +843,11 @@ class Reactor:
 
     # What never runs on the hot path.
 
+    def _notInherited(self) -> None:
+        """What is still harmless on a closed reactor is none of a child process's business."""
+        if self._state == "forked":
+            self.checkUsable()
+
     def checkUsable(self) -> None:
         """Raise error.ReactorClosed or error.ForkedReactor if that is what we are."""
         if self._state == "closed":
@@ -872,12 +889,22 @@ class Reactor:
         self.loop.going = self.loop.stopWanted = self.running = False
         self._calls.sealed = True
         self._calls.calls.clear()
-        self.timers.heap.clear()
         self.unsent.clear()
         self.descriptors.abandon()
+        for call in self.timers.pending():
+            call.inherited()
+        self.timers.heap.clear()
+        for event in self._events.values():
+            event.clear()
         for owned in list(self.owned):
             owned.forked()
         self.owned.clear()
+        # Copies of descriptors: closing them here closes nothing there.
+        if self._waker is not None:
+            self._waker.close()
+        if self.reserve is not None:
+            os.close(self.reserve)
+            self.reserve = None
         self.announce = self._onPending = self.timers.announce = None
         if self._signals is not None:
             self._signals.restore()

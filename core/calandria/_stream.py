@@ -386,10 +386,14 @@ class Stream:
         """Read no more: when this has returned, nothing is received until `resumeProducing`."""
         if self.reading:
             self._stopReading()
+        elif self.state == LOST:
+            self._refused()
 
     def resumeProducing(self) -> None:
         """Read again; nothing on a connection that is ending or has ended."""
         if self.state not in READING or self.reading or self.protocol is None:
+            if self.state == LOST:
+                self._refused()
             return
         self.reading = True
         if self.held or self._end is not None:
@@ -756,10 +760,15 @@ class Stream:
         self._lost(reason)
 
     def forked(self) -> None:
-        """We are a copy in a child process: take nothing, touch nothing."""
+        """We are a copy in a child process: take nothing, and close our copy of the descriptor if it is a socket's.
+
+        Any other channel stays as it is: who knows what its `close` does to what both processes share.
+        """
         self.state = LOST
         self.reading = False
         self._chunks.clear()
+        if isinstance(self.channel, socket.socket):
+            self.channel.close()
 
     def _disown(self) -> None:
         """Somebody else closed our descriptor, and the number may be another's by now: it is not ours to close."""

@@ -87,6 +87,10 @@ class DelayedCall:
         self.time = time
         self._timers.push(self)
 
+    def inherited(self) -> None:
+        """We are a copy in a child process, where there is no reactor to make the call."""
+        self._timers = _Inherited(self._timers.seconds)
+
     def _check(self) -> None:
         if self.cancelled:
             raise error.AlreadyCancelled("this delayed call was cancelled already")
@@ -174,6 +178,15 @@ class Timers:
     def pending(self) -> list[DelayedCall]:
         """Every live call, in no order."""
         return [entry[2] for entry in (*self.heap, *self.aside) if entry[2].number == entry[1]]
+
+
+class _Inherited(Timers):
+    """Those of a parent process: nothing can be entered."""
+
+    __slots__ = ()
+
+    def push(self, call: DelayedCall) -> None:
+        raise error.ForkedReactor("this delayed call is the parent process's")
 
 
 def checkDelay(delay: float) -> None:

@@ -127,6 +127,12 @@ class SystemEvent:
         self._waiting = None
         self._fired.clear()
 
+    def clear(self) -> None:
+        """Forget every trigger, too."""
+        self.forget()
+        for triggers in self._phases.values():
+            triggers.clear()
+
     def _taken(self, phase: str) -> Iterator[Trigger]:
         # What a trigger adds to the phase that is being gone through is still called in this firing.
         triggers = self._phases[phase]

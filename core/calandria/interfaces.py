@@ -2,7 +2,8 @@
 
 They are `typing.Protocol`s: a class declares nothing and inherits nothing, the type checkers compare the two. Nobody
 needs this module at run time but those who ask `isinstance` of the few contracts that are optional for a protocol.
-Twisted's names (ITransport, IPushProducer …) stand at the end, each for the contract that is the same thing.
+Twisted's names (ITransport, IPushProducer …) stand at the end, each for the contract that is the same thing. Long
+because it is a list, of which each entry can be read alone.
 """
 
 from __future__ import annotations

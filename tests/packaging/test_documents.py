@@ -234,13 +234,17 @@ def test_jsonLine(start: Callable[..., Program]) -> None:
 
 @pytest.fixture
 def copyOfTheSources(tmp_path: Path) -> Path:
-    """The tree as a fresh clone has it, without what is built or cached in ours."""
+    """The tree as a fresh clone has it: what git has or would take; without git, all but what is built or cached."""
     copied = tmp_path / "clone"
-    shutil.copytree(
-        root,
-        copied,
-        ignore=shutil.ignore_patterns(".git", ".tox", ".venv", "*_cache", ".hypothesis", "__pycache__", "dist"),
-    )
+    if (root / ".git").exists() and shutil.which("git"):
+        listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=root).stdout
+        for name in filter(None, listed.split("\0")):
+            if (root / name).exists():
+                (copied / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(root / name, copied / name)
+    else:
+        left = shutil.ignore_patterns(".tox", ".venv", "*_cache", ".hypothesis", "__pycache__", "dist")
+        shutil.copytree(root, copied, ignore=left)
     return copied
 
 

@@ -252,28 +252,46 @@ class Knote:
 
 
 class Queue:
-    """What the kernel would hold for one kqueue: owns three epoll sets, and the registrations by (ident, filter)."""
+    """What the kernel would hold for one kqueue: owns three epoll sets; `active` are those to look at, in order."""
 
     def __init__(self) -> None:
         self.outer = linux.epoll()
         self.inner = {READ: linux.epoll(), WRITE: linux.epoll()}
         self.knotes: dict[tuple[int, int], Knote] = {}
+        self.active: dict[tuple[int, int], None] = {}
         for epoll in self.inner.values():
+            self.nest(epoll)
+
+    def nest(self, epoll: Any) -> None:
+        """Let a set make our own descriptor readable, unless Linux refuses: it bounds the ways to one file in a nest."""
+        try:
             self.outer.register(epoll, linux.EPOLLIN)
+        except OSError:
+            pass
+
+    def free(self, epoll: Any) -> None:
+        try:
+            self.outer.unregister(epoll)
+        except FileNotFoundError:
+            pass
 
     def close(self) -> None:
         for epoll in (*self.inner.values(), self.outer):
             epoll.close()
 
     def wait(self, timeout: float | None) -> None:
-        """Wait until something may be ready, at most for so long; the first thing that fails if we were closed."""
+        """Wait until something may be ready, at most for so long. EBADF, if our number was closed."""
         if any(knote.file and knote.enabled for knote in self.knotes.values()):
             timeout = 0.01 if timeout is None else min(timeout, 0.01)
         try:
-            self.outer.poll(timeout)
+            self.outer.poll(0)
         except OSError:
             # EINVAL: the number belongs to another file now.
             raise failed(errno.EBADF) from None
+        poll = select.poll()
+        for epoll in self.inner.values():
+            poll.register(epoll, select.POLLIN)
+        poll.poll(None if timeout is None else timeout * 1000)
 
     def change(self, change: kevent) -> None:
         """Apply one change. OSError: EBADF, EINVAL, ENODEV, ENOENT."""
@@ -284,7 +302,9 @@ class Queue:
             raise NotImplementedError(f"the stand-in for kqueue cannot do {change!r}")
         try:
             status = os.fstat(fd)
-        except OverflowError:
+        except (OSError, OverflowError):
+            for each in self.inner:
+                self.knotes.pop((fd, each), None)
             raise failed(errno.EBADF) from None
         knote = self.knotes.get(key)
         if knote is None or not self.holds(key, knote):
@@ -314,6 +334,11 @@ class Queue:
             pass
         except PermissionError:
             raise failed(errno.ENODEV) from None
+        except OSError as exception:
+            if exception.errno != errno.EINVAL:
+                raise
+            self.free(self.inner[filter])
+            self.inner[filter].register(fd, linux.EPOLLET)
 
     def holds(self, key: tuple[int, int], knote: Knote) -> bool:
         """Whether the number still means the file that was registered. epoll knows best: it refuses that one twice."""
@@ -343,48 +368,50 @@ class Queue:
 
     def drop(self, key: tuple[int, int], knote: Knote) -> None:
         del self.knotes[key]
+        self.active.pop(key, None)
         if not knote.file:
             self.inner[key[1]].unregister(key[0])
 
     def collect(self, room: int) -> list[kevent]:
-        """At most `room` events, `room` being positive."""
-        found: dict[tuple[int, int], kevent] = {}
-        # Filters take turns at being the first, or many readers would keep the writers out of a short list.
-        self.inner = dict(reversed(self.inner.items()))
-        for filter, epoll in list(self.inner.items()):
-            if len(found) < room:
-                for fd, _ in epoll.poll(0, room - len(found)):
-                    self.retrieve((fd, filter), found)
-        for key in [key for key, knote in self.knotes.items() if knote.file]:
-            if len(found) < room:
-                self.retrieve(key, found)
-        return list(found.values())
+        """At most `room` events. As in the kernel, what is still ready goes to the end of one line for both filters."""
+        for filter, epoll in self.inner.items():
+            for fd, _ in epoll.poll(0, len(self.knotes) + 1):
+                self.active.setdefault((fd, filter))
+        for key, knote in self.knotes.items():
+            if knote.file:
+                self.active.setdefault(key)
+        found: list[kevent] = []
+        for key in list(self.active):
+            if len(found) == room:
+                break
+            del self.active[key]
+            event = self.retrieve(key)
+            if event is not None:
+                found.append(event)
+        return found
 
-    def retrieve(self, key: tuple[int, int], found: dict[tuple[int, int], kevent]) -> None:
-        """Add the event that may be there for `key`, if its filter agrees."""
+    def retrieve(self, key: tuple[int, int]) -> kevent | None:
+        """The event that may be there for `key`, if its filter agrees."""
         knote = self.knotes.get(key)
         if knote is None or not self.holds(key, knote):
             # Closed here, but open in a copy or another process: for epoll it lives on, for kqueue it does not.
             self.knotes.pop(key, None)
             self.renew(key[1])
-            return
-        if not knote.enabled:
-            return
-        seen = look(*key)
+            return None
+        seen = look(*key) if knote.enabled else None
         if seen is None:
-            if not (knote.file or knote.quiet or knote.flags & EV_CLEAR):
+            if knote.enabled and not (knote.file or knote.quiet or knote.flags & EV_CLEAR):
                 knote.quiet = True
                 self.renew(key[1])
-            return
-        data, eof, error = seen
-        flags = knote.flags | EV_EOF if eof else knote.flags
-        found[key] = kevent(key[0], key[1], flags, error, data, knote.udata)
+            return None
         if knote.flags & EV_ONESHOT:
             self.drop(key, knote)
         elif knote.flags & EV_DISPATCH or knote.quiet:
             knote.enabled = not knote.flags & EV_DISPATCH
             knote.quiet = False
             self.arm(key, knote)
+        data, eof, error = seen
+        return kevent(key[0], key[1], knote.flags | EV_EOF if eof else knote.flags, error, data, knote.udata)
 
     def renew(self, filter: int) -> None:
         """Replace this filter's epoll set: nothing else removes a file from it that has no number here any more."""
@@ -392,13 +419,13 @@ class Queue:
         for key, knote in list(self.knotes.items()):
             if key[1] == filter and not self.holds(key, knote):
                 del self.knotes[key]
-        self.outer.unregister(old)
+        self.free(old)
         old.close()
         new = self.inner[filter] = linux.epoll()
-        self.outer.register(new, linux.EPOLLIN)
         for key, knote in self.knotes.items():
             if key[1] == filter and not knote.file:
                 new.register(key[0], self.mask(key, knote))
+        self.nest(new)
 
 
 queues: weakref.WeakValueDictionary[int, Queue] = weakref.WeakValueDictionary()

@@ -271,14 +271,15 @@ def test_aPullProducerIsAskedWheneverNothingWaits(reactor: Reactor) -> None:
 
 def test_aPullProducerIsNeverPaused(reactor: Reactor) -> None:
     pair = Pair(reactor)
-    producer = Pull(pair.transport, 3, size=200 * KIBI)
+    size = 16 * KIBI * KIBI
+    producer = Pull(pair.transport, 2, size=size)
     pair.transport.registerProducer(producer, False)
     for _ in range(5):
         reactor.iterate(0.01)
     assert producer.events == ["resume"], "not before everything has been sent"
-    pair.drain(600 * KIBI)
-    pair.until(lambda: len(producer.events) == 4)
-    assert producer.events == ["resume"] * 4
+    pair.drain(2 * size)
+    pair.until(lambda: len(producer.events) == 3)
+    assert producer.events == ["resume"] * 3
     pair.peer.close()
     pair.untilLost()
 
@@ -517,7 +518,8 @@ def test_theWriterThatGoesOnWhileNotPausedEnds(reactor: Reactor) -> None:
     assert producer.events == ["pause"]
     pair.peer.close()
     pair.untilLost()
-    assert producer.events == ["pause", "stopProducing"]
+    assert producer.events.count("pause") == 1
+    assert producer.events[-1] == "stopProducing"
 
 
 def test_bufferedBytes(reactor: Reactor) -> None:
@@ -633,7 +635,7 @@ def test_slowReadersHarmNobody(reactor: Reactor) -> None:
 
 
 def test_aFirehoseAndManyOthers(reactor: Reactor) -> None:
-    """S35: in each turn everybody who is ready is read, 4 times 64 KiB at the most; the fast one takes nobody's turn."""
+    """S35: in each turn everybody who is ready is read, at most 4 times 64 KiB: no one's turn is taken."""
     counts: dict[int, int] = {}
 
     class Counting(Recorder):

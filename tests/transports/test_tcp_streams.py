@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -702,7 +703,8 @@ def test_closingFromInsideEveryCallback(reactor: Reactor, action: str, where: st
 
     def look() -> None:
         if ended() and reactor.running:
-            reactor.stop()
+            with contextlib.suppress(error.ReactorNotRunning):
+                reactor.stop()
         elif reactor.running:
             reactor.callLater(0.001, look)
 
