@@ -44,8 +44,10 @@ def main() -> None:
     """Print what was measured."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     connections, sockets = measure(count)
-    print(f"{count} idle connections: {connections:.0f} bytes of Python heap each, the socket object {sockets:.0f} of them")
-    print(f"beyond the socket object: {connections - sockets:.0f} bytes")
+    sys.stdout.write(
+        f"{count} idle connections: {connections:.0f} bytes of Python heap each, the socket object {sockets:.0f} of them\n"
+        f"beyond the socket object: {connections - sockets:.0f} bytes\n"
+    )
 
 
 if __name__ == "__main__":

@@ -258,7 +258,7 @@ class LogCapture(logging.Handler):
         kept = copy.copy(record)
         kept.message = record.getMessage()
         kept.msg, kept.args = kept.message, ()
-        if record.exc_info:
+        if record.exc_info and not record.exc_text:
             kept.exc_text = self._formatter.formatException(record.exc_info)
         kept.exc_info = None
         self.records.append(kept)

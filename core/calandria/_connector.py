@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Literal
 
+    from calandria._debug import Creation
     from calandria._reactor import Reactor
     from calandria._stream import Stream
     from calandria._timers import DelayedCall
@@ -62,11 +63,11 @@ class Connector:
         self._untold: deque[failure.Failure] = deque()
         # Whether disconnect() was called while there was no transport to close yet.
         self._unwanted = False
-        self.creator: str | None = None
+        self.creator: Creation | None = None
         if reactor.debug:
-            from calandria._debug import callerPlace
+            from calandria._debug import watched
 
-            self.creator = callerPlace()
+            watched(self)
         self.connect()
 
     def connect(self) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from calandria._debug import Creation
     from calandria._reactor import Reactor
     from calandria._timers import DelayedCall
     from calandria.protocol import AbstractDatagramProtocol
@@ -59,7 +60,7 @@ class DatagramPort:
         self._peer: Any = None
         self._waiting: list[defer.Deferred[None]] = []
         self._closing: DelayedCall | None = None
-        self.creator: str | None = None
+        self.creator: Creation | None = None
 
     # What a transport overrides.
 
@@ -94,9 +95,9 @@ class DatagramPort:
         self.connected = True
         reactor.owned[self] = None
         if reactor.debug:
-            from calandria._debug import callerPlace
+            from calandria._debug import watched
 
-            self.creator = callerPlace()
+            watched(self)
         self.protocol.makeConnection(self)
 
     def stopListening(self) -> defer.Deferred[None]:

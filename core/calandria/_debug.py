@@ -9,9 +9,9 @@ import logging
 import os
 import sys
 import threading
-import weakref
+import traceback
 
-from calandria._timers import describe
+from calandria._timers import DelayedCall, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from calandria._hooks import Observers
     from calandria._loglimit import LogLimit
-    from calandria._loop import Flushing
     from calandria._reactor import Reactor
 
 logger = logging.getLogger("calandria")
@@ -34,28 +33,109 @@ CHECKED = (
     "addWriter",
     "removeReader",
     "removeWriter",
+    "removeAll",
+    "getReaders",
+    "getWriters",
+    "disconnectAll",
     "listen",
     "connect",
     "listenTCP",
     "connectTCP",
     "addSystemEventTrigger",
+    "removeSystemEventTrigger",
+    "fireSystemEvent",
     "callWhenRunning",
     "getDelayedCalls",
+    "installNameResolver",
+    "suggestThreadPoolSize",
 )
+# The same of transports, ports and connectors; whoever has one of these names, has it checked.
+CHECKED_OF_OWNED = (
+    "write",
+    "writeSequence",
+    "loseConnection",
+    "loseWriteConnection",
+    "abortConnection",
+    "pauseProducing",
+    "resumeProducing",
+    "stopProducing",
+    "registerProducer",
+    "unregisterProducer",
+    "stopConsuming",
+    "setTcpNoDelay",
+    "setTcpKeepAlive",
+    "startListening",
+    "stopListening",
+    "connect",
+    "disconnect",
+    "stopConnecting",
+    "cancelTimeout",
+)
+_checkedClasses: dict[type, type] = {}
 
 
-class CheckedList(list["Flushing"]):
-    """The list of streams that have something to send: a write in a wrong thread raises at the write."""
+class CheckedCall(DelayedCall):
+    """A delayed call that says so when it is used in a wrong thread."""
 
-    def __init__(self, reactor: Reactor) -> None:
-        super().__init__()
-        self._reactor = weakref.ref(reactor)
+    __slots__ = ()
 
-    def append(self, stream: Flushing) -> None:
-        reactor = self._reactor()
-        if reactor is not None:
-            checkThread(reactor, "a transport's method")
-        super().append(stream)
+    def cancel(self) -> None:
+        self._timers.check("a delayed call's cancel")
+        super().cancel()
+
+    def reset(self, secondsFromNow: float) -> None:
+        self._timers.check("a delayed call's reset")
+        super().reset(secondsFromNow)
+
+    def delay(self, secondsLater: float) -> None:
+        self._timers.check("a delayed call's delay")
+        super().delay(secondsLater)
+
+
+class Creation:
+    """Where something was made: the place as text, and the whole stack."""
+
+    __slots__ = ("place", "stack")
+
+    def __init__(self) -> None:
+        frames = traceback.extract_stack(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # inspect is slow
+        ours = len(frames)
+        while ours > 1 and _isOurs(frames[ours - 1].filename):
+            ours -= 1
+        self.place = f"{frames[ours - 1].filename}:{frames[ours - 1].lineno}"
+        self.stack = "".join(traceback.format_list(frames[:ours]))
+
+    def __str__(self) -> str:
+        return self.place
+
+
+def _isOurs(filename: str) -> bool:
+    """Whether a file belongs to the library or to one of its transports, of whomever."""
+    folder = os.path.basename(os.path.dirname(filename))
+    return filename.startswith(os.path.dirname(__file__)) or folder.startswith("calandria_")
+
+
+def watched(owned: Any) -> None:
+    """Remember where a transport, port or connector was made, and check in which threads it is used."""
+    owned.creator = Creation()
+    plain = type(owned)
+    found = _checkedClasses.get(plain)
+    if found is None:
+        methods = {name: _checkedMethod(plain, name) for name in CHECKED_OF_OWNED if hasattr(plain, name)}
+        found = type(plain.__name__, (plain,), {"__slots__": (), "__module__": plain.__module__, **methods})
+        _checkedClasses[plain] = _checkedClasses[found] = found
+    if found is not plain:
+        owned.__class__ = found
+
+
+def _checkedMethod(plain: type, name: str) -> Callable[..., Any]:
+    method = getattr(plain, name)
+
+    def checkedMethod(self: Any, *args: Any, **kw: Any) -> Any:
+        checkThread(self.reactor, f"{plain.__name__}.{name}")
+        return method(self, *args, **kw)
+
+    return checkedMethod
 
 
 def checkThread(reactor: Reactor, what: str) -> None:
@@ -87,7 +167,9 @@ def reportLeaks(reactor: Reactor) -> None:
     for call in reactor.getDelayedCalls():
         logger.warning("still pending when the reactor was closed: %r", call)
     for descriptor in reactor.foreignDescriptors():
-        logger.warning("still watched when the reactor was closed: %r", descriptor)
+        creation = reactor.creations.get(descriptor)
+        where = f", added at {creation}" if creation else ""
+        logger.warning("still watched when the reactor was closed: %r%s", descriptor, where)
 
 
 def reportSlow(what: object, took: float, observers: Observers | None, logLimit: LogLimit | None) -> None:
@@ -110,24 +192,19 @@ def nameOf(owner: Any) -> str:
         return type(owner).__name__
 
 
-def callerPlace() -> str:
-    """file:line of the nearest frame outside the library."""
-    here = os.path.dirname(__file__)
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect, which wraps it, is slow to import
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
 def _place(what: Any) -> tuple[str, str]:
     """The name of a slow callback, and where it stands: file:line."""
-    protocol = getattr(what, "protocol", None)
-    if protocol is not None and hasattr(protocol, "dataReceived"):
-        what = protocol.dataReceived
-    elif hasattr(what, "doRead"):
-        what = what.doRead
     name = describe(what)
     while hasattr(what, "func"):
         what = what.func
     code = getattr(getattr(what, "__func__", what), "__code__", None)
     return name, f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "no Python source"
+
+
+def userOf(owner: Any, method: str) -> Any:
+    """Whose code took the time when `method` of `owner` was slow: the protocol's, the producer's or its own."""
+    if method == "doRead":
+        receiver = getattr(getattr(owner, "protocol", None), "dataReceived", None)
+    else:
+        receiver = getattr(getattr(owner, "producer", None), "resumeProducing", None)
+    return receiver if receiver is not None else getattr(owner, method)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from threading import get_ident
 
 from calandria import error, failure
-from calandria._debug import nameOf, reportSlow
+from calandria._debug import nameOf, reportSlow, userOf
 from calandria._loglimit import LogLimit
 from calandria._timers import Timers, describe
 
@@ -61,7 +61,7 @@ class Loop:
         self._unsent = unsent
         self._calls = calls
         self._stopping = stopping
-        self._seconds = backend.seconds
+        self.seconds = backend.seconds
         self.logLimit = LogLimit(backend.seconds)
         self.debug = False
         self.observers: Observers | None = None
@@ -72,6 +72,11 @@ class Loop:
         # What came out of a callback and is no Exception: it ends the turns in order, and leaves `run()` then.
         self.escaping: BaseException | None = None
 
+    @property
+    def timed(self) -> bool:
+        """Whether somebody wants to know of slow callbacks."""
+        return self.debug or (self.observers is not None and self.observers.slowCallback is not None)
+
     def timeout(self) -> float | None:
         """How long (seconds) may be slept: 0 if something waits, else until the next timer; None: for ever."""
         if self._unsent or self._calls.calls or self.stopWanted:
@@ -79,16 +84,16 @@ class Loop:
         due = self._timers.next()
         if due is None:
             return None
-        return min(max(due - self._seconds(), 0.0), LONGEST_SLEEP)
+        return min(max(due - self.seconds(), 0.0), LONGEST_SLEEP)
 
     def turns(self, delay: float | None, *, once: bool) -> None:
         """Turns for as long as we are `going` or, with `once`, just one that sleeps for `delay` seconds at the most."""
         descriptors, timers, unsent = self._descriptors, self._timers, self._unsent
         readers, writers, lowered, heap = descriptors.readers, descriptors.writers, descriptors.lowered, timers.heap
-        calls, seconds, poll = self._calls.calls, self._seconds, self._backend.poll
+        calls, seconds, poll = self._calls.calls, self.seconds, self._backend.poll
         observers = self.observers
         turn = observers.turn if observers is not None else None
-        timed = self.debug or (observers is not None and observers.slowCallback is not None)
+        timed = self.timed
         self.calling = True
         try:
             while True:
@@ -169,11 +174,15 @@ class Loop:
         unsent = self._unsent
         batch = unsent[:]
         del unsent[:]
+        timed = self.timed
         for stream in batch:
+            began = self.seconds() if timed else 0.0
             try:
                 stream.flush()
             except BaseException as exc:
                 self.raised(stream, exc)
+            if timed:
+                self.measured(userOf(stream, "flush"), began)
 
     def drain(self, most: int) -> int:
         """Make the calls that wait, and at most `most` of those that they add; how many were dropped then."""
@@ -203,13 +212,13 @@ class Loop:
                 call = popleft()
             except IndexError:
                 return  # its own thread took it back
-            began = self._seconds() if timed else 0.0
+            began = self.seconds() if timed else 0.0
             try:
                 call()
             except BaseException as exc:
                 self.callbackRaised(f"the call {describe(call)} from a thread", exc)
             if timed:
-                self._measured(call, began)
+                self.measured(call, began)
 
     def _runTimers(self, now: float, mark: int, timed: bool) -> int:
         """The calls due at `now` that were made before the mark; how many they were."""
@@ -220,14 +229,14 @@ class Loop:
                 count += 1
                 function, args, kw = call.func, call.args, call.kw
                 call.func = call.args = call.kw = None
-                began = self._seconds() if timed else 0.0
+                began = self.seconds() if timed else 0.0
                 try:
                     function(*args, **kw)  # type: ignore[misc, arg-type]  # a live call has all three
                 except BaseException as exc:
-                    made = f", made at {call.creator}" if call.creator else ""
-                    self.callbackRaised(f"the delayed call {describe(function)}{made}", exc)
+                    made = f"it was made here:\n{call.creator.stack}" if call.creator else ""
+                    self.callbackRaised(f"the delayed call {describe(function)}", exc, made)
                 if timed:
-                    self._measured(function, began)
+                    self.measured(function, began)
                 # Nothing of a call that was made outlives it, in this frame either.
                 function = args = kw = None
         finally:
@@ -244,7 +253,7 @@ class Loop:
             for mask, table, method in tables:
                 owner = table.get(fd) if bits & mask else None
                 if owner is not None:
-                    began = self._seconds()
+                    began = self.seconds()
                     try:
                         why = getattr(owner, method)()
                     except BaseException as exc:
@@ -252,10 +261,10 @@ class Loop:
                     else:
                         if why:
                             self._answered(owner, why, reading=method == "doRead")
-                    self._measured(owner, began)
+                    self.measured(userOf(owner, method), began)
 
-    def _measured(self, what: object, began: float) -> None:
-        took = self._seconds() - began
+    def measured(self, what: object, began: float) -> None:
+        took = self.seconds() - began
         if took > SLOW:
             reportSlow(what, took, self.observers, self.logLimit if self.debug else None)
 
@@ -272,10 +281,10 @@ class Loop:
             # It is not to be called again. The exception itself keeps its traceback for whoever gets it from run().
             self.lose(owner, failure.Failure(error.ConnectionLost(f"{exc!r} came out of a callback")))
 
-    def callbackRaised(self, what: str, exc: BaseException) -> None:
+    def callbackRaised(self, what: str, exc: BaseException, details: str = "") -> None:
         """A callback with nothing to lose raised: it is logged."""
         if isinstance(exc, Exception):
-            failure.log(f"{what} raised", exc)
+            failure.log(f"{what} raised", exc, details)
         else:
             self.escape(exc)
 

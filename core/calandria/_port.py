@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
+    from calandria._debug import Creation
     from calandria._reactor import Reactor
     from calandria._stream import Stream
     from calandria._timers import DelayedCall
@@ -79,7 +80,7 @@ class Port:
         self._waiting: list[defer.Deferred[None]] = []
         self._resuming: DelayedCall | None = None
         self._closing: DelayedCall | None = None
-        self.creator: str | None = None
+        self.creator: Creation | None = None
 
     # What a transport overrides.
 
@@ -113,9 +114,9 @@ class Port:
         self.connected, self.disconnected = True, False
         reactor.owned[self] = None
         if reactor.debug:
-            from calandria._debug import callerPlace
+            from calandria._debug import watched
 
-            self.creator = callerPlace()
+            watched(self)
         if getattr(self.factory, "noisy", False):
             logger.info("%s starting on %s", type(self.factory).__name__, getattr(self.host, "port", self.host))
 

@@ -13,9 +13,10 @@ import sys
 import threading
 import warnings
 import weakref
+from functools import partial
 
-from calandria import _default, _registry, error, failure
-from calandria._debug import CHECKED, CheckedList, callerPlace, checked, reportLeaks
+from calandria import _default, _registry, defer, error, failure
+from calandria._debug import CHECKED, CheckedCall, Creation, checked, checkThread, reportLeaks
 from calandria._descriptors import Descriptors
 from calandria._loop import Loop
 from calandria._signals import SignalHandlers
@@ -95,6 +96,9 @@ class Reactor:
     ) -> None:
         self._state: Literal["new", "running", "stopped", "closed", "forked"] = "closed"
         self._dead = False
+        self._callClass: type[DelayedCall] = DelayedCall
+        # In debug mode: where each foreign descriptor was added.
+        self.creations: dict[object, Creation] = {}
         self.debug = debug or os.environ.get("CALANDRIA_DEBUG", "") not in ("", "0")
         self.plugins = plugins
         self.backend: Backend = _registry.makeBackend(backend, backendOptions)
@@ -102,7 +106,7 @@ class Reactor:
         self.seconds: Callable[[], float] = self.backend.seconds
         self.timers = Timers(self.seconds)
         self.descriptors = Descriptors(self.backend, self._evicted)
-        self.unsent: list[Flushing] = CheckedList(self) if self.debug else []
+        self.unsent: list[Flushing] = []
         self.owned: dict[Owned, None] = {}
         self.lingering = 0
         self.reserve: int | None = None
@@ -136,6 +140,9 @@ class Reactor:
             os.register_at_fork(after_in_child=_afterForkInChild)
         _alive.add(self)
         if self.debug:
+            defer.setDebugging(True)
+            self._callClass = CheckedCall
+            self.timers.check = partial(checkThread, self)
             for name in CHECKED:
                 setattr(self, name, checked(self, name))
         _registry.reactorCreated(self)
@@ -285,6 +292,7 @@ class Reactor:
             reportLeaks(self)
         loop = self.loop
         loop.calling = True
+        self._thread = threading.get_ident()
         try:
             self.disconnectAll()
             self._endThreads()
@@ -386,7 +394,7 @@ class Reactor:
         event = self._events.get(eventType)
         if event is None:
             inner = {"startup": self._startUp, "shutdown": self._shutDown}.get(eventType)
-            event = self._events[eventType] = SystemEvent(inner, self.loop.escape)
+            event = self._events[eventType] = SystemEvent(inner, self.loop)
         return event
 
     def _startUp(self) -> None:
@@ -529,10 +537,10 @@ class Reactor:
         if self._dead:
             self.checkUsable()
         timers = self.timers
-        call = DelayedCall(timers, timers.seconds() + delay, callable, args, kw)
+        call = self._callClass(timers, timers.seconds() + delay, callable, args, kw)
         timers.push(call)
         if self.debug:
-            call.creator = callerPlace()
+            call.creator = Creation()
         return call
 
     def getDelayedCalls(self) -> list[DelayedCall]:
@@ -688,6 +696,8 @@ class Reactor:
             if other is not None:
                 self.descriptors.forget(fd)
                 self._evicted(other)
+        if self.debug:
+            self.creations[descriptor] = Creation()
         return fd
 
     def _evicted(self, owner: Any) -> None:
@@ -879,6 +889,8 @@ class Reactor:
         nothing: Any = _Nothing()
         self.descriptors = Descriptors(nothing, _ignore)
         self.loop = Loop(self.backend, self.timers, self.descriptors, self.unsent, self._calls, _ignore)
+        self.timers.check = _ignore
+        self.creations.clear()
         for name in CHECKED:
             self.__dict__.pop(name, None)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from calandria import interfaces
     from calandria._channel import Buffer, Channel
     from calandria._connector import Connector
+    from calandria._debug import Creation
     from calandria._reactor import Reactor
     from calandria._timers import DelayedCall
     from calandria.protocol import Factory, Protocol
@@ -169,7 +170,7 @@ class Stream:
         self._end: tuple[BaseException | None] | None = None
         # A regular file: always ready, so no backend can wait for it, and a delayed call reads it.
         self._polling: DelayedCall | None = None
-        self.creator: str | None = None
+        self.creator: Creation | None = None
 
     # Its beginning.
 
@@ -200,9 +201,9 @@ class Stream:
         self._connector = connector
         reactor.owned[self] = None
         if reactor.debug:
-            from calandria._debug import callerPlace
+            from calandria._debug import watched
 
-            self.creator = callerPlace()
+            watched(self)
         try:
             protocol.makeConnection(self)
         except Exception as exc:

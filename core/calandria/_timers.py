@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from calandria._debug import Creation
+
 # Entries that may lie about stale before the heap is rebuilt; small enough to be nothing, large enough to make it rare.
 SLACK = 64
 
@@ -42,7 +44,7 @@ class DelayedCall:
         self.called = False
         self.cancelled = False
         self.number = 0
-        self.creator: str | None = None
+        self.creator: Creation | None = None
 
     def getTime(self) -> float:
         """The moment at which the call is due, in seconds on the scale of `reactor.seconds()`."""
@@ -109,12 +111,14 @@ class DelayedCall:
 class Timers:
     """The delayed calls of one reactor or clock; used on its thread only."""
 
-    __slots__ = ("announce", "aside", "heap", "live", "made", "seconds")
+    __slots__ = ("announce", "aside", "check", "heap", "live", "made", "seconds")
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self.seconds = seconds
         # Called once a call was entered; None as long as nobody has to know.
         self.announce: Callable[[], None] | None = None
+        # What debug mode asks before a call is changed.
+        self.check: Callable[[str], None] = _unchecked
         self.heap: list[tuple[float, int, DelayedCall]] = []
         # Calls that are due but must wait for the next turn, while the loop goes through this one's.
         self.aside: list[tuple[float, int, DelayedCall]] = []
@@ -187,6 +191,10 @@ class _Inherited(Timers):
 
     def push(self, call: DelayedCall) -> None:
         raise error.ForkedReactor("this delayed call is the parent process's")
+
+
+def _unchecked(what: str) -> None:
+    """Nobody checks threads here."""
 
 
 def checkDelay(delay: float) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from calandria._loop import Loop
+
 PHASES = ("before", "during", "after")
 
 
@@ -43,9 +45,9 @@ class SystemEvent:
     BaseException that is not an Exception.
     """
 
-    def __init__(self, inner: Callable[[], None] | None, escape: Callable[[BaseException], None]) -> None:
+    def __init__(self, inner: Callable[[], None] | None, loop: Loop) -> None:
         self._inner = inner
-        self._escape = escape
+        self._loop = loop
         self._phases: dict[str, list[Trigger]] = {phase: [] for phase in PHASES}
         self._fired: list[Trigger] = []
         self._waiting: list[defer.Deferred[Any]] | None = None
@@ -140,12 +142,16 @@ class SystemEvent:
             yield triggers.pop(0)
 
     def _call(self, trigger: Trigger) -> object:
+        loop = self._loop
+        timed = loop.timed
+        began = loop.seconds() if timed else 0.0
         try:
             return trigger.function(*trigger.args, **trigger.kw)
-        except Exception as exc:
-            failure.log(f"the '{trigger.phase}' trigger {describe(trigger.function)} raised", exc)
         except BaseException as exc:
-            self._escape(exc)
+            loop.callbackRaised(f"the '{trigger.phase}' trigger {describe(trigger.function)}", exc)
+        finally:
+            if timed:
+                loop.measured(trigger.function, began)
         return None
 
 

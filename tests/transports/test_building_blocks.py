@@ -455,8 +455,8 @@ def test_layerCarriesMuchWithBackPressure(reactor: Reactor, layer: LayerEndpoint
     runUntil(reactor, lambda: client.protocols and server.protocols)
     receiver = server.protocols[0]
     receiver.transport.pauseProducing()
-    sender = client.protocols[0].transport
-    assert connector.transport is sender
+    sender: Any = client.protocols[0].transport
+    assert sender is connector.transport
     assert connector.state == "connected"
     # More than the kernel's buffers of both sides and ours together.
     count = 1 << 24 if below == "tcp" else 1 << 20
