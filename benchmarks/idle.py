@@ -45,7 +45,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     connections, sockets = measure(count)
     sys.stdout.write(
-        f"{count} idle connections: {connections:.0f} bytes of Python heap each, the socket object {sockets:.0f} of them\n"
+        f"{count} idle connections: {connections:.0f} bytes of Python heap each, {sockets:.0f} of them the socket\n"
         f"beyond the socket object: {connections - sockets:.0f} bytes\n"
     )
 

@@ -81,11 +81,15 @@ class Descriptors:
         self.lowered.discard(fd)
 
     def removeOwner(self, owner: object) -> None:
-        """Neither read nor write for `owner`, whatever number it stands under."""
-        for fd in self.numbers(owner, self.readers):
-            self.removeReader(fd)
-        for fd in self.numbers(owner, self.writers):
-            self.removeWriter(fd)
+        """Neither read nor write for a foreign `owner`, whatever number it stands under."""
+        self.removeForeign(owner, self.readers)
+        self.removeForeign(owner, self.writers)
+
+    def removeForeign(self, owner: object, table: dict[int, Any]) -> None:
+        """Out of one table, and out of the backend at once: the next thing that happens may be its close()."""
+        for fd in self.numbers(owner, table):
+            del table[fd]
+            self.settleOne(fd)
 
     @staticmethod
     def numbers(owner: Any, table: dict[int, Any]) -> list[int]:
@@ -101,15 +105,19 @@ class Descriptors:
     def settle(self) -> None:
         """Tell the backend of the interest that has gone since the last poll."""
         while self.lowered:
-            fd = self.lowered.pop()
-            before = self._interest.get(fd, 0)
-            interest = (READABLE if fd in self.readers else 0) | (WRITABLE if fd in self.writers else 0)
-            if interest != before:
-                if interest:
-                    self._interest[fd] = interest
-                else:
-                    del self._interest[fd]
-                self._watch(fd, interest)
+            self.settleOne(self.lowered.pop())
+
+    def settleOne(self, fd: int) -> None:
+        """Tell it now, for a descriptor that its owner may close without telling us."""
+        self.lowered.discard(fd)
+        before = self._interest.get(fd, 0)
+        interest = (READABLE if fd in self.readers else 0) | (WRITABLE if fd in self.writers else 0)
+        if interest != before:
+            if interest:
+                self._interest[fd] = interest
+            else:
+                del self._interest[fd]
+            self._watch(fd, interest)
 
     def clear(self) -> None:
         """Forget everybody; the tables stay the same objects."""

@@ -294,6 +294,15 @@ class Loop:
             self.escaping = exc
         self.stopWanted = self.going
 
+    def leave(self) -> None:
+        """Where there is no run to leave, or none any more: what came out of a callback and is no Exception goes on."""
+        escaping, self.escaping = self.escaping, None
+        if escaping is not None:
+            try:
+                raise escaping
+            finally:
+                del escaping  # its traceback holds this frame
+
     def lose(self, owner: Any, reason: failure.Failure) -> None:
         """Out of the tables, and `connectionLost`."""
         if not hasattr(owner, "abandon"):  # what the reactor owns gets out by itself
@@ -312,8 +321,7 @@ class Loop:
         else:
             reason = failure.Failure(error.ConnectionLost(f"{nameOf(owner)} ended with {why!r}"))
         if reading and type(reason.value) is error.ConnectionDone and hasattr(owner, "readConnectionLost"):
-            for fd in self._descriptors.numbers(owner, self._descriptors.readers):
-                self._descriptors.removeReader(fd)
+            self._descriptors.removeForeign(owner, self._descriptors.readers)
             try:
                 owner.readConnectionLost(reason)
             except BaseException as exc:

@@ -97,6 +97,7 @@ class Reactor:
         self._state: Literal["new", "running", "stopped", "closed", "forked"] = "closed"
         self._dead = False
         self._callClass: type[DelayedCall] = DelayedCall
+        self.creator: Creation | None = None
         # In debug mode: where each foreign descriptor was added.
         self.creations: dict[object, Creation] = {}
         self.debug = debug or os.environ.get("CALANDRIA_DEBUG", "") not in ("", "0")
@@ -105,7 +106,7 @@ class Reactor:
         self.running = False
         self.seconds: Callable[[], float] = self.backend.seconds
         self.timers = Timers(self.seconds)
-        self.descriptors = Descriptors(self.backend, self._evicted)
+        self.descriptors = Descriptors(self.backend, _weakly(self._evicted))
         self.unsent: list[Flushing] = []
         self.owned: dict[Owned, None] = {}
         self.lingering = 0
@@ -114,7 +115,9 @@ class Reactor:
         self.observers: Observers | None = None
         self._onPending: Callable[[], None] | None = None
         self._calls = ThreadCalls()
-        self.loop = Loop(self.backend, self.timers, self.descriptors, self.unsent, self._calls, self._beginStop)
+        self.loop = Loop(
+            self.backend, self.timers, self.descriptors, self.unsent, self._calls, _weakly(self._beginStop)
+        )
         self.loop.debug = self.debug
         self._signals: SignalHandlers | None = None
         self._events: dict[str, SystemEvent] = {}
@@ -141,6 +144,7 @@ class Reactor:
         _alive.add(self)
         if self.debug:
             defer.setDebugging(True)
+            self.creator = Creation()
             self._callClass = CheckedCall
             self.timers.check = partial(checkThread, self)
             for name in CHECKED:
@@ -251,7 +255,7 @@ class Reactor:
         if started and not loop.going:
             self._finish()
         elif not loop.going:
-            self._escape()
+            self.loop.leave()
 
     doIteration = iterate
 
@@ -305,8 +309,7 @@ class Reactor:
             loop.calling = False
             self._release()
             _alive.discard(self)
-        if loop.escaping is not None:
-            raise loop.escaping
+        loop.leave()
 
     def __enter__(self) -> Self:
         self.checkUsable()
@@ -323,7 +326,8 @@ class Reactor:
         if getattr(self, "_state", "closed") not in ("closed", "forked"):
             # A program that ends takes everything with it anyway.
             if not sys.is_finalizing():
-                warnings.warn(f"unclosed reactor {self!r}", ResourceWarning, source=self, stacklevel=2)
+                made = f", made at {self.creator}" if self.creator else ""
+                warnings.warn(f"unclosed reactor {self!r}{made}", ResourceWarning, source=self, stacklevel=2)
             self._release()
 
     def __repr__(self) -> str:
@@ -380,7 +384,7 @@ class Reactor:
         self.checkUsable()
         self._event(eventType).fire()
         if not (self.loop.going or self.loop.calling):
-            self._escape()
+            self.loop.leave()
 
     def callWhenRunning(self, callable: Callable[..., object], *args: Any, **kw: Any) -> tuple[str, Any] | None:
         """Call now if the reactor runs (None is returned), else as soon as it does."""
@@ -394,7 +398,7 @@ class Reactor:
         event = self._events.get(eventType)
         if event is None:
             inner = {"startup": self._startUp, "shutdown": self._shutDown}.get(eventType)
-            event = self._events[eventType] = SystemEvent(inner, self.loop)
+            event = self._events[eventType] = SystemEvent(None if inner is None else _weakly(inner), self.loop)
         return event
 
     def _startUp(self) -> None:
@@ -449,7 +453,7 @@ class Reactor:
     def _finish(self) -> None:
         """The end of a run: signals, the pool, and the promise that a call from a thread has run or raised."""
         if self._state == "forked":
-            self._escape()  # the child's own wish to end
+            self.loop.leave()  # the child's own wish to end
             raise error.ForkedReactor("this reactor is the parent process's: its run ends here, in the child")
         loop = self.loop
         loop.calling = True
@@ -469,13 +473,7 @@ class Reactor:
                 self._before = None
                 self._tell(self._onPending)
         _registry.reactorStopped(self)
-        self._escape()
-
-    def _escape(self) -> None:
-        """Where there is no run to leave, or none any more: what came out of a callback and is no Exception goes on."""
-        escaping, self.loop.escaping = self.loop.escaping, None
-        if escaping is not None:
-            raise escaping
+        self.loop.leave()
 
     def disconnectAll(self) -> None:
         """Lose every port, connection and foreign descriptor: error.ConnectionLost, once each."""
@@ -647,14 +645,12 @@ class Reactor:
     def removeReader(self, reader: interfaces.ReadDescriptor) -> None:
         """No longer read; nothing if it was not being read. Works when the descriptor is closed already."""
         self._notInherited()
-        for fd in self.descriptors.numbers(reader, self.descriptors.readers):
-            self.descriptors.removeReader(fd)
+        self.descriptors.removeForeign(reader, self.descriptors.readers)
 
     def removeWriter(self, writer: interfaces.WriteDescriptor) -> None:
         """No longer write; nothing if it was not being written. Works when the descriptor is closed already."""
         self._notInherited()
-        for fd in self.descriptors.numbers(writer, self.descriptors.writers):
-            self.descriptors.removeWriter(fd)
+        self.descriptors.removeForeign(writer, self.descriptors.writers)
 
     def removeAll(self) -> list[interfaces.ReadDescriptor | interfaces.WriteDescriptor]:
         """Take out all foreign readers and writers and give them; the reactor's own stay."""
@@ -685,11 +681,11 @@ class Reactor:
         other = table.get(fd)
         if other is None or other is not descriptor:
             try:
-                mode = os.fstat(fd).st_mode
+                found = os.fstat(fd)
             except OSError as exc:
                 raise error.UnsupportedDescriptor(f"descriptor {fd} of {descriptor!r}: {exc.strerror}") from None
-            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-                kind = "regular file" if stat.S_ISREG(mode) else "directory"
+            kind = _alwaysReady(found)
+            if kind:
                 raise error.UnsupportedDescriptor(
                     f"descriptor {fd} of {descriptor!r} is a {kind}: it is always ready, so no backend can wait for it"
                 )
@@ -929,6 +925,18 @@ class Reactor:
 _callable = callable
 
 
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of ours for our own parts to call: without it they would keep us alive, and we them."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> None:
+        found = reference()
+        if found is not None:
+            found(*args)
+
+    return call
+
+
 class _Nothing:
     """The backend of a closed reactor."""
 
@@ -939,6 +947,17 @@ class _Nothing:
 
 def _ignore(*args: object) -> None:
     """Nothing happens in a closed reactor."""
+
+
+def _alwaysReady(found: os.stat_result) -> str:
+    """What kind of file that no backend can wait for a descriptor is; "" if it is fit."""
+    if stat.S_ISREG(found.st_mode):
+        return "regular file"
+    if stat.S_ISDIR(found.st_mode):
+        return "directory"
+    if stat.S_ISCHR(found.st_mode) and sys.platform == "linux" and os.major(found.st_rdev) == 1:
+        return "memory device such as /dev/null"  # the kernel's admin-guide/devices: major number 1
+    return ""
 
 
 def _afterForkInChild() -> None:

@@ -832,7 +832,7 @@ def asBytes(data: Any, method: str) -> bytes:
     """Bytes from what a user wrote; a mutable buffer is copied. Raises TypeError."""
     if isinstance(data, bytes):
         return data
-    if isinstance(data, bytearray | memoryview):
+    if type(data) in (bytearray, memoryview) or isinstance(data, bytearray):
         return bytes(data)
     hint = ": encode it first" if isinstance(data, str) else ""
     raise TypeError(f"{method} takes bytes, bytearray or memoryview, not {type(data).__name__}{hint}")

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from calandria import Reactor
+from calandria import Factory, Protocol, Reactor
 from tests.core.tools import Clock, Watched
 from tests.helpers import connectTo, openDescriptors, runPython
-from tests.recorders import Echo, RecordingServer
+from tests.recorders import RecordingServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -254,13 +254,18 @@ class TestCounting:
             except SystemExit:
                 pass
         elif life == "served":
-            server = RecordingServer(Echo)
-            port = reactor.listenTCP(0, server, interface="127.0.0.1")
+            received: list[bytes] = []
+
+            class Noting(Protocol):
+                def dataReceived(self, data: bytes) -> None:
+                    received.append(data)
+
+            port = reactor.listenTCP(0, Factory.forProtocol(Noting), interface="127.0.0.1")
             with connectTo(port.getHost().port) as peer:
                 peer.sendall(b"x")
-                while not (server.protocols and server.protocols[0].received):
+                while not received:
                     reactor.iterate(None)
-            del server, port, peer
+            del port, peer
         elif life == "threads":
             done = threading.Event()
             reactor.callInThread(done.set)
@@ -285,7 +290,7 @@ class TestCounting:
     def test_aWorldOfOnesOwn(self, logs: LogCapture) -> None:
         clock = Clock()
         reactor = Reactor(backend=clock)
-        gone = [weakref.ref(reactor), weakref.ref(clock)]
+        gone: list[weakref.ref[Any]] = [weakref.ref(reactor), weakref.ref(clock)]
         reactor.callLater(0, reactor.stop)
         reactor.run(installSignalHandlers=False)
         reactor.close()
@@ -336,6 +341,7 @@ class TestForgetting:
                 Reactor(backend=backendName)
 
         texts = self.collect(make)
+        assert [t for t in texts if "unclosed reactor" not in t] == []
         assert len(texts) == 100
         assert all(text.startswith("ResourceWarning: ") and f"Reactor on {backendName}" in text for text in texts)
         assert openDescriptors() == before

@@ -263,7 +263,7 @@ class Queue:
             self.nest(epoll)
 
     def nest(self, epoll: Any) -> None:
-        """Let a set make our own descriptor readable, unless Linux refuses: it bounds the ways to one file in a nest."""
+        """Let a set make our own descriptor readable, unless Linux refuses: it limits how often a file is in a nest."""
         try:
             self.outer.register(epoll, linux.EPOLLIN)
         except OSError:

@@ -456,7 +456,8 @@ def test_layerCarriesMuchWithBackPressure(reactor: Reactor, layer: LayerEndpoint
     receiver = server.protocols[0]
     receiver.transport.pauseProducing()
     sender: Any = client.protocols[0].transport
-    assert sender is connector.transport
+    connected: Any = connector.transport
+    assert connected is sender
     assert connector.state == "connected"
     # More than the kernel's buffers of both sides and ours together.
     count = 1 << 24 if below == "tcp" else 1 << 20
