@@ -118,7 +118,7 @@ def _isOurs(filename: str) -> bool:
 def watched(owned: Any) -> None:
     """Remember where a transport, port or connector was made, and check in which threads it is used."""
     owned.creator = Creation()
-    plain: type = type(owned)
+    plain: Any = type(owned)
     found = _checkedClasses.get(plain)
     if found is None:
         methods = {name: _checkedMethod(plain, name) for name in CHECKED_OF_OWNED if hasattr(plain, name)}

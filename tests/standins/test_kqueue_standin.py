@@ -16,7 +16,7 @@ import socket
 import struct
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
-def queue() -> Generator[kqueue]:
+def queue() -> Iterator[kqueue]:
     """A new kqueue, closed afterwards."""
     queue = kqueue()
     yield queue
@@ -119,7 +119,7 @@ def fill(sock: socket.socket) -> None:
 
 
 @contextmanager
-def alarms(handler: Callable[[int, Any], None]) -> Iterator[None]:
+def alarms(handler: Callable[[int, Any], None]) -> Generator[None, None, None]:
     """SIGALRM again and again: one alone is missed for ever when it comes just before the system call."""
     before = signal.signal(signal.SIGALRM, handler)
     others = signal.getitimer(signal.ITIMER_REAL)
