@@ -10,7 +10,9 @@ import os
 import sys
 import threading
 import traceback
+from functools import partial
 
+from calandria import defer
 from calandria._timers import DelayedCall, describe
 
 TYPE_CHECKING = False
@@ -115,10 +117,38 @@ def _isOurs(filename: str) -> bool:
     return filename.startswith(os.path.dirname(__file__)) or folder.startswith("calandria_")
 
 
+def begin(reactor: Reactor) -> None:
+    """Put a new reactor into debug mode. Deferreds belong to no reactor: theirs lasts while any reactor is in it."""
+    if not _debugged:
+        _debugged[None] = defer.getDebugging()
+        defer.setDebugging(True)
+    _debugged[id(reactor)] = True
+    reactor.timers.check = partial(checkThread, reactor)
+    for name in CHECKED:
+        setattr(reactor, name, checked(reactor, name))
+
+
+def end(reactor: Reactor) -> None:
+    """A reactor in debug mode is closed: nothing of it refers to it any more."""
+    if _debugged.pop(id(reactor), False) and len(_debugged) == 1:
+        defer.setDebugging(_debugged.pop(None))
+    reactor.timers.check = _unchecked
+    for name in CHECKED:
+        reactor.__dict__.pop(name, None)
+
+
+def _unchecked(what: str) -> None:
+    """Threads are not checked any more."""
+
+
+# The ids of the reactors in debug mode and, under None, whether Deferreds were debugged before the first of them.
+_debugged: dict[int | None, bool] = {}
+
+
 def watched(owned: Any) -> None:
     """Remember where a transport, port or connector was made, and check in which threads it is used."""
     owned.creator = Creation()
-    plain: Any = type(owned)
+    plain: Any = owned.__class__
     found = _checkedClasses.get(plain)
     if found is None:
         methods = {name: _checkedMethod(plain, name) for name in CHECKED_OF_OWNED if hasattr(plain, name)}

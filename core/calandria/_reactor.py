@@ -13,10 +13,9 @@ import sys
 import threading
 import warnings
 import weakref
-from functools import partial
 
-from calandria import _default, _registry, defer, error, failure
-from calandria._debug import CHECKED, CheckedCall, Creation, checked, checkThread, reportLeaks
+from calandria import _debug, _default, _registry, error, failure
+from calandria._debug import CheckedCall, Creation, reportLeaks
 from calandria._descriptors import Descriptors
 from calandria._loop import Loop
 from calandria._signals import SignalHandlers
@@ -143,12 +142,9 @@ class Reactor:
             os.register_at_fork(after_in_child=_afterForkInChild)
         _alive.add(self)
         if self.debug:
-            defer.setDebugging(True)
             self.creator = Creation()
             self._callClass = CheckedCall
-            self.timers.check = partial(checkThread, self)
-            for name in CHECKED:
-                setattr(self, name, checked(self, name))
+            _debug.begin(self)
         _registry.reactorCreated(self)
 
     # Running and stopping.
@@ -885,10 +881,8 @@ class Reactor:
         nothing: Any = _Nothing()
         self.descriptors = Descriptors(nothing, _ignore)
         self.loop = Loop(self.backend, self.timers, self.descriptors, self.unsent, self._calls, _ignore)
-        self.timers.check = _ignore
         self.creations.clear()
-        for name in CHECKED:
-            self.__dict__.pop(name, None)
+        _debug.end(self)
 
     def forked(self) -> None:
         """We are a copy in a child process: leave all that is the parent's alone, and be of no use."""

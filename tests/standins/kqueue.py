@@ -16,11 +16,12 @@ Limits. Filters other than READ and WRITE, and `fflags` for these, raise NotImpl
 be seen in Linux without taking it from the program, so it is inferred: ECONNREFUSED for a TCP connection that never
 was, else ECONNRESET. TCP's WRITE has EOF after a reset or our own shutdown, not for a peer's FIN, as in FreeBSD; a UNIX
 socket's only once its peer has closed. `data` for WRITE is an estimate, 0 where unknown; the backlog of a UNIX socket
-is 1. Files and folders make the queue's own descriptor readable never, and are looked at 100 times a second; devices
-that cannot be polled give ENODEV. The WRITE filter of a file is ready, as in the kernels, though FreeBSD's page says
-"not supported". EV_CLEAR may report once too often, and fewer times than BSD for WRITE. A number that is closed while
-a copy of it is open, and then given to that copy, keeps its events. `fromfd` knows numbers of living kqueues, no
-copies of them. Two threads must not use one kqueue at the same time.
+is 1. The WRITE filter of a file is ready, as in the kernels, though FreeBSD's page says "not supported"; files do not
+make the queue's own descriptor readable and are looked at 100 times a second; devices that cannot be polled give
+ENODEV. EV_CLEAR may report once too often, for WRITE also less often than BSD; what a short list left of it does not
+show on the queue's descriptor, and nothing does when one file is watched under more than 500 numbers. A number that is
+closed while a copy of it is open, and is then given to that copy, keeps its events, unless a change was tried between.
+`fromfd` knows the numbers of living kqueues, not copies of them. Two threads must not use one kqueue at a time.
 """
 
 from __future__ import annotations

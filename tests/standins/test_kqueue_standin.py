@@ -702,6 +702,19 @@ class TestForgetting:
             assert (only(queue).ident, only(queue).udata, only(queue).data) == (fd, 2, 1)
             os.close(fd)
 
+    def test_sameFileUnderTheSameNumberAgain(self, queue: kqueue, pair: Pair) -> None:
+        ours, peer = pair
+        fd = os.dup(ours.fileno())
+        add(queue, fd, WRITE)
+        os.close(fd)
+        assert errorOf(queue, fd, WRITE, EV_DELETE) == errno.EBADF
+        os.dup2(ours.fileno(), fd)
+        assert pending(queue) == []
+        add(queue, fd, READ)
+        peer.send(b"x")
+        assert pending(queue, 5) == [(fd, READ)]
+        os.close(fd)
+
     def test_numberThatIsReusedWhileACopyLives(self, queue: kqueue) -> None:
         ours, peer = socket.socketpair()
         copy = ours.dup()
@@ -731,6 +744,7 @@ class TestWaiting:
     def test_noneWaits(self, queue: kqueue, pair: Pair) -> None:
         ours, peer = pair
         add(queue, ours, READ)
+        calls = 0
 
         def handler(*_: object) -> None:
             nonlocal calls
@@ -738,19 +752,19 @@ class TestWaiting:
             if calls == 5:
                 peer.send(b"x")
 
-        calls = 0
         with alarms(handler):
             assert queue.control(None, 1)[0].data == 1
         assert calls >= 5, "it goes on after a signal (PEP 475)"
 
     def test_handlerThatRaises(self, queue: kqueue) -> None:
+        failed = False
+
         def fail(*_: object) -> None:
             nonlocal failed
             if not failed:
                 failed = True
                 raise ZeroDivisionError
 
-        failed = False
         with pytest.raises(ZeroDivisionError), alarms(fail):
             queue.control(None, 1)
 
@@ -769,12 +783,31 @@ class TestWaiting:
             add(queue, ours, READ)
             add(queue, ours, WRITE)
             peer.send(b"x")
-        seen: set[tuple[int, int]] = set()
-        for _ in range(20):
-            events = queue.control(None, 4, 0)
-            assert len(events) == 4
-            seen.update((event.ident, event.filter) for event in events)
-        assert len(seen) == 40
+        for _ in range(3):
+            seen = {(event.ident, event.filter) for _ in range(10) for event in queue.control(None, 4, 0)}
+            assert len(seen) == 40, "ten lists of four, nobody twice"
         for each in pairs:
             for sock in each:
                 sock.close()
+
+    def test_shortListKeepsWhatIsReportedOnce(self, queue: kqueue) -> None:
+        pairs = [socket.socketpair() for _ in range(5)]
+        for ours, _ in pairs:
+            add(queue, ours, WRITE, EV_CLEAR)
+        assert [len(queue.control(None, 2, 0)) for _ in range(4)] == [2, 2, 1, 0]
+        for each in pairs:
+            for sock in each:
+                sock.close()
+
+    def test_oneFileUnderManyNumbers(self, queue: kqueue, pair: Pair) -> None:
+        """More than Linux takes in nested epoll sets."""
+        ours, peer = pair
+        copies = [ours.dup() for _ in range(600)]
+        for sock in copies:
+            add(queue, sock, READ)
+            add(queue, sock, WRITE)
+        peer.send(b"x")
+        assert len(queue.control(None, 2000, 5)) == 1200
+        for sock in copies:
+            sock.close()
+        assert pending(queue) == []
