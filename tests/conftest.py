@@ -1,8 +1,8 @@
 """Fixtures that every test may use: one reactor per backend, and a log that must not hold unexpected errors.
 
-A test that takes `reactor` runs once per backend that this machine has, or on the one that CALANDRIA_BACKEND forces,
-and fails if it leaves a descriptor open or an error in the log. Such tests carry the mark `backend`, so that
-`pytest -m backend` selects them.
+A test that takes `reactor` runs once per backend that this machine has, on those that CALANDRIA_TEST_BACKENDS lists, or
+on the one that CALANDRIA_BACKEND forces. It fails if it leaves a descriptor open or an error in the log. Such tests
+carry the mark `backend`, so that `pytest -m backend` selects them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from calandria import Reactor
 
-forced = os.environ.get("CALANDRIA_BACKEND")
-backendNames = [forced] if forced else [name for name in ("select", "poll", "epoll", "kqueue") if hasattr(select, name)]
+here = [name for name in ("select", "poll", "epoll", "kqueue") if hasattr(select, name)]
+chosen = os.environ.get("CALANDRIA_BACKEND") or os.environ.get("CALANDRIA_TEST_BACKENDS")
+backendNames = chosen.split(",") if chosen else here
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -319,11 +319,16 @@ class Reactor:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_state", "closed") not in ("closed", "forked"):
-            # A program that ends takes everything with it anyway.
-            if not sys.is_finalizing():
-                made = f", made at {self.creator}" if self.creator else ""
-                warnings.warn(f"unclosed reactor {self!r}{made}", ResourceWarning, source=self, stacklevel=2)
+        if getattr(self, "_state", "closed") in ("closed", "forked"):
+            return
+        try:
+            ending = sys.is_finalizing()
+        except AttributeError:
+            return  # so late that there is not even a `sys` any more
+        # A program that ends takes everything with it anyway.
+        if not ending:
+            made = f", made at {self.creator}" if self.creator else ""
+            warnings.warn(f"unclosed reactor {self!r}{made}", ResourceWarning, source=self, stacklevel=2)
             self._release()
 
     def __repr__(self) -> str:

@@ -6,6 +6,8 @@ asked for, at most one byte of ours is under way.
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
@@ -13,17 +15,27 @@ if TYPE_CHECKING:
     from calandria.failure import Failure
 
 
+# What one look at the pair takes away (bytes).
+DRAIN = 4096
+
+
 class Waker:
     """Owns both ends; `wake` may be called on any thread, in a signal handler and in `__del__`, all else on the
     reactor's.
     """
 
-    __slots__ = ("_reading", "_writing", "awake")
+    __slots__ = ("_reading", "_sockets", "_writing", "awake")
 
     def __init__(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        self._reading, self._writing = pair
         for end in pair:
             end.setblocking(False)
+        self._reading, self._writing = (end.fileno() for end in pair)
+        self._sockets: tuple[socket.socket, socket.socket] | None = pair
+        if os.name == "posix":
+            # Bare numbers: a reactor that the collector finds unclosed speaks for itself, and sockets would join in.
+            self._sockets = None
+            for end in pair:
+                end.detach()
         self.awake = False
 
     def wake(self) -> None:
@@ -31,23 +43,29 @@ class Waker:
         if not self.awake:
             self.awake = True
             try:
-                self._writing.send(b"\0")
+                if self._sockets is None:
+                    os.write(self._writing, b"\0")
+                else:
+                    self._sockets[1].send(b"\0")
             except OSError:
                 pass  # full: it will wake all the same; closed: nobody sleeps any more
 
     def fileno(self) -> int:
-        return self._reading.fileno()
+        return self._reading
 
     def signalFileno(self) -> int:
         """The descriptor for signal.set_wakeup_fd."""
-        return self._writing.fileno()
+        return self._writing
 
     def doRead(self) -> None:
         # First the flag, then the bytes, and the queue (the loop's next step) last: whoever finds the flag still set
         # has put its call into the queue before we look there. A signal storm may leave more than we read: next turn.
         self.awake = False
         try:
-            self._reading.recv(4096)
+            if self._sockets is None:
+                os.read(self._reading, DRAIN)
+            else:
+                self._sockets[0].recv(DRAIN)
         except OSError:
             pass
 
@@ -58,5 +76,11 @@ class Waker:
         return "the waker"
 
     def close(self) -> None:
-        self._reading.close()
-        self._writing.close()
+        """Give both ends back; waking does nothing any more."""
+        fds, self._reading, self._writing = (self._reading, self._writing), -1, -1
+        if self._sockets is None:
+            for fd in fds:
+                os.close(fd)
+        else:
+            for end in self._sockets:
+                end.close()
