@@ -76,6 +76,7 @@ class Port:
         self.sessionno = 0
         self.socket: socket.socket | None = None
         self._fd = -1
+        self._name: Any = None
         self.host = host
         self._waiting: list[defer.Deferred[None]] = []
         self._resuming: DelayedCall | None = None
@@ -123,6 +124,7 @@ class Port:
     def _watch(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._fd = sock.fileno()
+        self._name = sock.getsockname()
         try:
             self._haveReserve()
             self.reactor.descriptors.enter(self._fd, self)
@@ -267,7 +269,8 @@ class Port:
     def _cannotAccept(self, exc: OSError) -> None:
         if exc.errno in _GONE:
             logger.error("port %s is lost: %s", self.host, exc.strerror)
-            kind = error.ConnectionLost if exc.errno == errno.EINVAL else error.ConnectionFdescWentAway
+            ours = exc.errno == errno.EINVAL and self._isOurs()
+            kind = error.ConnectionLost if ours else error.ConnectionFdescWentAway
             reason = kind("somebody else closed the listening socket", osError=exc)
             self.connectionLost(failure.Failure(reason))
             return
@@ -284,6 +287,13 @@ class Port:
             )
         self._pause()
         self._resuming = self.reactor.callLater(PAUSE, self._resume)
+
+    def _isOurs(self) -> bool:
+        """Whether our descriptor's number still stands for the socket that we bound."""
+        try:
+            return self.socket is not None and self.socket.getsockname() == self._name
+        except OSError:
+            return False
 
     def _refuse(self) -> int:
         """Without a free descriptor a client would hang in the backlog: use the reserve to let each know."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,7 +23,8 @@ from tests.core.tools import Watched, Watching
 from tests.helpers import DEADLINE, Background, runUntil, runWith
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
     from tests.helpers import LogCapture
 
@@ -373,6 +375,146 @@ class TestRaces:
             reactor.iterate()
             reactor.close()
             call.result()
+
+
+def whatCame(end: socket.socket) -> bytes | None:
+    """What has come so far; the socket is closed."""
+    end.setblocking(False)
+    try:
+        return end.recv(100) or None
+    except BlockingIOError:
+        return None
+    finally:
+        end.close()
+
+
+class Interleaved:
+    """A call in another thread that stops after so many opcodes of the library, and goes on when told to."""
+
+    def __init__(self, function: Callable[[], object], step: int) -> None:
+        self._function = function
+        self._left = step
+        self._reached = threading.Event()
+        self._go = threading.Event()
+        self.call = Background(self._traced)
+        while not self._reached.wait(0.001) and not self.call():
+            pass
+        # Whether it came so far at all.
+        self.reached = self._reached.is_set()
+
+    def _traced(self) -> object:
+        sys.settrace(self._trace)
+        try:
+            return self._function()
+        finally:
+            sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, arg: object) -> Any:
+        if f"{os.sep}calandria{os.sep}" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self._left -= 1
+            if self._left == 0:
+                self._reached.set()
+                assert self._go.wait(DEADLINE)
+        return self._trace
+
+    def finish(self) -> bool:
+        """Let it go on; whether it was accepted. Any other refusal than the right ones is raised."""
+        self._go.set()
+        try:
+            self.call.result()
+        except (error.ReactorNotRunning, error.ReactorClosed):
+            return False
+        return True
+
+
+class TestInterleavings:
+    """Each switch of threads that there can be, one after the other, instead of luck."""
+
+    def steps(self, begin: Callable[[int], Interleaved]) -> Iterator[Interleaved]:
+        """A call that stops at its first opcode, one that stops at its second, up to its end."""
+        for step in range(1, 1000):
+            call = begin(step)
+            if not call.reached:
+                call.finish()
+                assert step > 10, "nothing was traced"
+                return
+            yield call
+
+    def test_callFromThread_againstTheEndOfARun(self, logs: LogCapture) -> None:
+        """A7: refused, or made before run() returned."""
+        made: list[str] = []
+        with Reactor(backend="poll") as reactor:
+            accepted = 0
+            for call in self.steps(lambda step: Interleaved(lambda: reactor.callFromThread(made.append, "x"), step)):
+                runBriefly(reactor)
+                present = made[:]
+                if call.finish():
+                    accepted += 1
+                    assert present == ["x"]
+                assert made == present
+                made.clear()
+                # For the next one, it is as on a new reactor.
+                reactor.iterate()
+            assert accepted
+
+    @pytest.mark.parametrize("call", ["wakeUp", "callFromThread"])
+    def test_againstClose(self, logs: LogCapture, call: str) -> None:
+        """Refused, or made; and no byte for the waker goes to whoever has its number by now."""
+        reactors: list[Reactor] = []
+        made: list[str] = []
+
+        def begin(step: int) -> Interleaved:
+            reactor = Reactor(backend="poll")
+            reactors.append(reactor)
+            if call == "wakeUp":
+                return Interleaved(reactor.wakeUp, step)
+            return Interleaved(lambda: reactor.callFromThread(made.append, "x"), step)
+
+        for calling in self.steps(begin):
+            reactors.pop().close()
+            present = made[:]
+            pairs = [socket.socketpair() for _ in range(3)]
+            accepted = calling.finish()
+            if call == "callFromThread" and accepted:
+                assert present == ["x"]
+            assert made == present
+            made.clear()
+            astray = [received for pair in pairs for end in pair if (received := whatCame(end)) is not None]
+            assert astray == []
+        reactors.pop().close()
+
+    @pytest.mark.parametrize("wokenBefore", [False, True])
+    def test_callFromThread_againstThePoll(self, logs: LogCapture, wokenBefore: bool) -> None:
+        """The loop has decided to sleep for ever; whatever the other thread has done by then, the poll must end."""
+
+        class Meeting(Watched):
+            call: Interleaved | None = None
+
+            def poll(self, timeout: float | None) -> Sequence[tuple[int, int]]:
+                if self.call is not None:
+                    call, self.call = self.call, None
+                    assert call.finish()
+                    if timeout is None:
+                        timeout = 0.0
+                        events = super().poll(timeout)
+                        assert events, "it would have slept for ever, and a call waits"
+                        return events
+                return super().poll(timeout)
+
+        made: list[str] = []
+        backend = Meeting("poll")
+        with Reactor(backend=backend) as reactor:
+            for call in self.steps(lambda step: Interleaved(lambda: reactor.callFromThread(made.append, "x"), step)):
+                if wokenBefore:
+                    reactor.wakeUp()
+                backend.call = call
+                reactor.iterate(None)
+                reactor.iterate(0)
+                assert made == ["x"]
+                made.clear()
 
 
 class TestFromAnywhere:

@@ -39,8 +39,10 @@ def ci(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def execute(
         output: str,
         code: int = 0,
+        *,
         pythons: tuple[str, ...] = ("3.11", "3.12", "3.13"),
         tools: tuple[str, ...] = ("strace",),
+        reports: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         programs = tmp_path / "bin"
         command = f'cp -r new/. .tox && cat output && test -z "$(cat)" && exit {code}'
