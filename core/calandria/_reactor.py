@@ -276,8 +276,9 @@ class Reactor:
     def wakeUp(self) -> None:
         """Make a sleeping reactor go through a turn; from any thread or signal handler."""
         self.checkUsable()
-        if self._waker is not None:
-            self._waker.wake()
+        waker = self._waker  # another thread may be closing us
+        if waker is not None:
+            waker.wake()
 
     def close(self) -> None:
         """Lose what still lives (error.ConnectionLost, once each) and release every descriptor; idempotent.

@@ -6,12 +6,10 @@ asked for, at most one byte of ours is under way.
 
 from __future__ import annotations
 
-import os
+import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-
     from calandria.failure import Failure
 
 
@@ -19,23 +17,25 @@ if TYPE_CHECKING:
 DRAIN = 4096
 
 
+class _End(socket.socket):
+    """One end of the pair, which leaves it to a reactor that was never closed to complain."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Waker:
     """Owns both ends; `wake` may be called on any thread, in a signal handler and in `__del__`, all else on the
     reactor's.
     """
 
-    __slots__ = ("_reading", "_sockets", "_writing", "awake")
+    __slots__ = ("_reading", "_writing", "awake")
 
     def __init__(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        for end in pair:
+        # Sockets and not bare numbers: a `wake` that meets `close` must not write to whoever has the number by then.
+        self._reading, self._writing = (_End(fileno=end.detach()) for end in pair)
+        for end in (self._reading, self._writing):
             end.setblocking(False)
-        self._reading, self._writing = (end.fileno() for end in pair)
-        self._sockets: tuple[socket.socket, socket.socket] | None = pair
-        if os.name == "posix":
-            # Bare numbers: a reactor that the collector finds unclosed speaks for itself, and sockets would join in.
-            self._sockets = None
-            for end in pair:
-                end.detach()
         self.awake = False
 
     def wake(self) -> None:
@@ -43,29 +43,23 @@ class Waker:
         if not self.awake:
             self.awake = True
             try:
-                if self._sockets is None:
-                    os.write(self._writing, b"\0")
-                else:
-                    self._sockets[1].send(b"\0")
+                self._writing.send(b"\0")
             except OSError:
                 pass  # full: it will wake all the same; closed: nobody sleeps any more
 
     def fileno(self) -> int:
-        return self._reading
+        return self._reading.fileno()
 
     def signalFileno(self) -> int:
         """The descriptor for signal.set_wakeup_fd."""
-        return self._writing
+        return self._writing.fileno()
 
     def doRead(self) -> None:
         # First the flag, then the bytes, and the queue (the loop's next step) last: whoever finds the flag still set
         # has put its call into the queue before we look there. A signal storm may leave more than we read: next turn.
         self.awake = False
         try:
-            if self._sockets is None:
-                os.read(self._reading, DRAIN)
-            else:
-                self._sockets[0].recv(DRAIN)
+            self._reading.recv(DRAIN)
         except OSError:
             pass
 
@@ -77,10 +71,5 @@ class Waker:
 
     def close(self) -> None:
         """Give both ends back; waking does nothing any more."""
-        fds, self._reading, self._writing = (self._reading, self._writing), -1, -1
-        if self._sockets is None:
-            for fd in fds:
-                os.close(fd)
-        else:
-            for end in self._sockets:
-                end.close()
+        self._reading.close()
+        self._writing.close()

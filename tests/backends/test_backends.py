@@ -194,7 +194,7 @@ class TestSleep:
         """The longest time-outs are taken (B14), and what a signal handler raises ends them."""
         if watching:
             backend.watch(pair[0].fileno(), READABLE)
-        with alarms(raiseInterrupted, 0.01, 0), pytest.raises(Interrupted):
+        with alarms(raiseInterrupted, 0.01, 0.5), pytest.raises(Interrupted):
             backend.poll(timeout)
 
     def test_wokenByAnotherThread(self, backend: Backend, pair: tuple[socket.socket, socket.socket]) -> None:
@@ -235,7 +235,7 @@ class TestSignals:
             for fd, interest in interests.items():
                 backend.watch(fd, interest)
             for _ in range(5):
-                with alarms(raiseInterrupted, 0.002, 0), pytest.raises(Interrupted):
+                with alarms(raiseInterrupted, 0.002, 0.5), pytest.raises(Interrupted):
                     backend.poll(None)
             peer.send(b"x")
             assert ready(backend, interests) == {ours.fileno(): READABLE}

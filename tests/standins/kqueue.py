@@ -4,13 +4,14 @@ Each filter has an epoll set of its own, so that READ and WRITE are reported apa
 closed; both lie in an outer set, whose descriptor is the kqueue's. What epoll reports is only a hint: before an event
 is returned the filter looks at the descriptor, as the kernel's filters are run again when an event is retrieved.
 
-Sources: kqueue(2) of FreeBSD and macOS, the documentation of Python's `select`, and Python's test.test_kqueue, which
-passes on it. NOTHING here, nor what is tested with it, was ever compared with a real BSD or macOS. The facts taken:
-(ident, filter) is the key; changes come before events; an error takes a place in the event list as EV_ERROR, or is
-raised when there is none, and either way no events are waited for; EV_RECEIPT answers every change so; no room for
-events means no waiting; EOF may come with data pending, and the socket's error with it in `fflags`; closing removes
-the events; a fork does not inherit the queue. Where the page is silent it is FreeBSD: the numbers, EV_ERROR as the only
-flag of an answer, and that adding again changes `udata` and enables, but leaves EV_CLEAR, EV_ONESHOT and EV_DISPATCH.
+Sources: kqueue(2) of FreeBSD, the documentation of Python's `select` and the errors that its module raises, and
+Python's own test.test_kqueue, which passes on it. NOTHING here, nor what is tested with it, was ever compared with a
+real BSD or macOS. The facts taken: (ident, filter) is the key; changes come before events; an error takes a place in
+the event list as EV_ERROR, or is raised when there is none, and either way no events are waited for; EV_RECEIPT answers
+every change so; no room for events means no waiting; EOF may come with data pending, and the socket's error with it in
+`fflags`; closing removes the events; a fork does not inherit the queue. Where the page is silent it is FreeBSD: the
+numbers, EV_ERROR as the only flag of an answer, and that adding again changes `udata` and enables, but leaves EV_CLEAR,
+EV_ONESHOT and EV_DISPATCH.
 
 Limits. Filters other than READ and WRITE, and `fflags` for these, raise NotImplementedError. A socket's error cannot
 be seen in Linux without taking it from the program, so it is inferred: ECONNREFUSED for a TCP connection that never

@@ -1331,8 +1331,12 @@ def test_manyClientsAndServersLeaveNothing(reactor: Reactor) -> None:
     clients = [Client() for _ in range(150)]
     for each in clients:
         connect(reactor, number(port), each)
-    for each in (Client() for _ in range(50)):
-        connect(reactor, unusedPort(), each)
+    others = [Client() for _ in range(50)]
+    with socket.socket() as deaf:
+        deaf.bind((LOCAL, 0))  # and does not listen
+        for each in others:
+            connect(reactor, deaf.getsockname()[1], each)
+        runUntil(reactor, lambda: all(each.failed for each in others))
     runUntil(reactor, lambda: all(each.protocols for each in clients) and len(server.protocols) == 150)
     for each in clients:
         each.protocols[0].transport.write(b"x")
