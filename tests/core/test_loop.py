@@ -7,11 +7,9 @@ of what happened, in one comparison.
 from __future__ import annotations
 
 import io
-import opcode
 import os
 import select
 import socket
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,6 @@ from tests.helpers import Background, LogCapture, runUntil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType
 
 BATCH = 256
 
@@ -802,163 +799,11 @@ class TestChain:
         assert watching.reads >= 100
 
 
-class Injector:
-    """Raises an exception at the n-th point, in the loop's own code, at which CPython may call a signal's handler."""
-
-    # After which opcodes the interpreter looks for signals.
-    POINTS = ("CALL", "RESUME", "JUMP_BACKWARD", "PRECALL")
-
-    def __init__(self, point: int, exception: BaseException) -> None:
-        self._left = point
-        self._exception = exception
-        self._before: dict[FrameType, str] = {}
-        self.raised = False
-
-    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
-        if not frame.f_code.co_filename.endswith(f"{os.sep}calandria{os.sep}_loop.py"):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            before = self._before.get(frame, "")
-            self._before[frame] = opcode.opname[frame.f_code.co_code[frame.f_lasti]]
-            if before.startswith(self.POINTS):
-                self._left -= 1
-                if self._left == 0:
-                    self.raised = True
-                    raise self._exception
-        elif event == "return":
-            self._before.pop(frame, None)
-        return self
-
-
-def whatCame(peer: socket.socket) -> bytes:
-    """All that was sent to a peer, which is closed."""
-    received = b""
-    with peer:
-        try:
-            while data := peer.recv(1000):
-                received += data
-        except ConnectionResetError:
-            pass
-    return received
-
-
-class Chat(Protocol):
-    """Remembers what came, and whether it is over."""
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.lost = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def connectionLost(self, reason: object) -> None:
-        self.lost += 1
-
-
-class TestInterrupted:
-    """L27: a host's signal handler raises, while the loop is busy with its own lists; at each point, one after another.
-
-    Three streams are written to by three timers and three calls from threads, and read.
-    """
-
-    @pytest.fixture(autouse=True)
-    def notUnderADebugger(self) -> None:
-        if sys.gettrace() is not None:
-            pytest.skip("somebody traces already")
-
-    def live(self, injector: Injector) -> tuple[list[str], list[str], list[Chat], list[bytes], BaseException | None]:
-        """One life: the calls made, the shutdown's events, the protocols, what their peers got, and what left run()."""
-        made: list[str] = []
-        events: list[str] = []
-        protocols = [Chat() for _ in range(3)]
-        with Reactor(backend="poll") as reactor:
-            streams = [tracedStream(reactor, [], protocol) for protocol in protocols]
-            for phase in ("before", "during", "after"):
-                reactor.addSystemEventTrigger(phase, "shutdown", events.append, phase)
-
-            def write(number: int, what: str) -> None:
-                made.append(f"{what}{number}")
-                streams[number][0].write(what.encode())
-
-            for number, (_, peer) in enumerate(streams):
-                reactor.callLater(0, write, number, "timer")
-                reactor.callFromThread(write, number, "call")
-                peer.send(b"input")
-
-            def stop() -> None:
-                try:
-                    reactor.stop()
-                except error.ReactorNotRunning:
-                    pass
-
-            # Two, for one of them may be the one that is lost.
-            for delay in (0.003, 0.004):
-                reactor.callLater(delay, stop)
-            left: BaseException | None = None
-            sys.settrace(injector)
-            try:
-                reactor.run(installSignalHandlers=False)
-            except BaseException as exc:
-                left = exc
-            finally:
-                sys.settrace(None)
-            # Whatever happened, there is a life after it, in which others may still wake the reactor.
-            for call in reactor.getDelayedCalls():
-                call.cancel()
-            woken = Background(reactor.run, False)
-            while not reactor.running:
-                os.sched_yield()
-            reactor.callFromThread(reactor.stop)
-            woken.result(timeout=5)
-            got = [whatCame(peer) for _, peer in streams]
-        return made, events, protocols, got, left
-
-    def points(self, exception: type[BaseException]) -> Iterator[Any]:
-        for point in range(1, 1000):
-            injector = Injector(point, exception("on purpose"))
-            outcome = self.live(injector)
-            if not injector.raised:
-                assert point > 30, "nothing was traced"
-                return
-            yield outcome
-
-    def test_anExceptionAtAnyMoment(self, logs: LogCapture) -> None:
-        """It is logged, and the loop goes on; at most the call that was just being handed over is not made."""
-        for made, events, protocols, got, left in self.points(ValueError):
-            errors = logs.takeErrors()
-            if left is not None:
-                # The very last moment of a run, when there is no loop any more that could go on.
-                assert events == ["before", "during", "after"]
-            else:
-                assert any("on purpose" in str(record.exc_text) for record in errors)
-            assert len(made) >= 5
-            assert len(set(made)) == len(made)
-            assert events == ["before", "during", "after"]
-            assert [protocol.lost for protocol in protocols] == [1, 1, 1]
-            # A reader may have been taken for the one that raised, and lost; whoever was not, has sent everything.
-            complete = [
-                protocol.received == b"input"
-                and sorted(what for what in ("timer", "call") if f"{what}{number}" in made)
-                == sorted(what for what in ("timer", "call") if what.encode() in got[number])
-                for number, protocol in enumerate(protocols)
-            ]
-            assert complete.count(False) <= 1, (made, got)
-
-    def test_aKeyboardInterruptAtAnyMoment(self, logs: LogCapture) -> None:
-        """A6: the shutdown is gone through in order, once, and it leaves run()."""
-        for made, events, protocols, _, left in self.points(KeyboardInterrupt):
-            assert logs.takeErrors() == []
-            assert isinstance(left, KeyboardInterrupt)
-            assert events == ["before", "during", "after"]
-            assert [protocol.lost for protocol in protocols] == [1, 1, 1]
-            assert len(set(made)) == len(made)
-
-
 class TestFirstBytes:
     def test_oneLibraryFrame_betweenTheLoopAndTheUser(self, world: World) -> None:
         """DESIGN 4: Backend.poll → loop → Stream.doRead → Protocol.dataReceived."""
+        import sys
+
         frames: list[str] = []
 
         class Looking(Protocol):

@@ -17,9 +17,6 @@ from tests.helpers import Program, runPython
 PREAMBLE = """
 import functools, os, signal, sys, threading, time
 from calandria import Reactor, defer, error
-# What a program that is started in the foreground has; the tests may run in the background of something.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGTERM, signal.SIG_DFL)
 print = functools.partial(print, flush=True)
 reactor = Reactor()
 def noteShutdown():
