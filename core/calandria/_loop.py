@@ -172,17 +172,23 @@ class Loop:
     def flush(self) -> None:
         """Let the streams that wait now send; those added meanwhile wait for the next turn."""
         unsent = self._unsent
-        batch = unsent[:]
+        batch = unsent[::-1]
         del unsent[:]
         timed = self.timed
-        for stream in batch:
-            began = self.seconds() if timed else 0.0
-            try:
-                stream.flush()
-            except BaseException as exc:
-                self.raised(stream, exc)
-            if timed:
-                self.measured(userOf(stream, "flush"), began)
+        try:
+            while batch:
+                stream = batch[-1]
+                began = self.seconds() if timed else 0.0
+                try:
+                    stream.flush()
+                except BaseException as exc:
+                    self.raised(stream, exc)
+                del batch[-1]
+                if timed:
+                    self.measured(userOf(stream, "flush"), began)
+        finally:
+            if batch:  # a signal handler raised between two of them
+                unsent[:0] = batch[::-1]
 
     def drain(self, most: int) -> int:
         """Make the calls that wait, and at most `most` of those that they add; how many were dropped then."""

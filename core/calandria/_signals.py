@@ -8,6 +8,7 @@ descriptor.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 
 TYPE_CHECKING = False
@@ -29,7 +30,7 @@ class SignalHandlers:
         self._hurry = hurry
         self._before: dict[int, Any] = {}
         self._wakeupBefore: int | None = None
-        self._caught = False
+        self._caught = self._handling = False
         self._interrupts = 0
 
     def install(self, wakeupFileno: int | None, *, force: bool) -> None:
@@ -49,22 +50,42 @@ class SignalHandlers:
 
     def restore(self) -> None:
         """Put back what stood there before."""
+        if self._before and sys.platform != "win32":
+            # What CPython has noted, and not handled before the handler changes, it drops with a complaint.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            try:
+                try:
+                    signal.pthread_sigmask(signal.SIG_BLOCK, self._before)  # and handles what was noted
+                finally:
+                    self._putBack()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        else:
+            self._putBack()
+        if self._wakeupBefore is not None:
+            wakeupFileno, self._wakeupBefore = self._wakeupBefore, None
+            signal.set_wakeup_fd(wakeupFileno)
+
+    def _putBack(self) -> None:
         while self._before:
             number, handler = self._before.popitem()
             # None: a handler that was not set by Python, and that Python cannot set again.
             if handler is not None and signal.getsignal(number) == self._caughtOne:
                 signal.signal(number, handler)
-        if self._wakeupBefore is not None:
-            wakeupFileno, self._wakeupBefore = self._wakeupBefore, None
-            signal.set_wakeup_fd(wakeupFileno)
 
     def _caughtOne(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts > 1:
                 raise KeyboardInterrupt
-        if self._caught:
-            self._hurry()
-        else:
-            self._caught = True
-            self._stop(number)
+        if self._handling:
+            return  # a storm is one wish, and must not pile up frames
+        self._handling = True
+        try:
+            if self._caught:
+                self._hurry()
+            else:
+                self._caught = True
+                self._stop(number)
+        finally:
+            self._handling = False

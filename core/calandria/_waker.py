@@ -41,11 +41,14 @@ class Waker:
     def wake(self) -> None:
         """See to it that the poll under way, or the next one, returns at once."""
         if not self.awake:
-            self.awake = True
             try:
+                self.awake = True
                 self._writing.send(b"\0")
             except OSError:
                 pass  # full: it will wake all the same; closed: nobody sleeps any more
+            except BaseException:
+                self.awake = False  # a signal handler raised in between: the next one who asks is not to rely on us
+                raise
 
     def fileno(self) -> int:
         return self._reading.fileno()
@@ -63,8 +66,10 @@ class Waker:
         except OSError:
             pass
 
-    def connectionLost(self, reason: Failure) -> None:
-        """Nothing can be lost here but the reactor itself."""
+    def abandon(self, reason: Failure) -> None:
+        """Nothing can be lost here but the reactor itself: an exception that hits `doRead` is a signal handler's."""
+
+    connectionLost = abandon
 
     def logPrefix(self) -> str:
         return "the waker"

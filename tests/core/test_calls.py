@@ -403,6 +403,8 @@ class Interleaved:
         self.reached = self._reached.is_set()
 
     def _traced(self) -> object:
+        # Python 3.12 traces opcodes only if some frame had asked for it when tracing began.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             return self._function()

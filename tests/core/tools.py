@@ -246,6 +246,8 @@ def inChild(function: Callable[[], object]) -> str:
 
     Whatever the child writes to its standard error, a warning of the interpreter's end for instance, is appended.
     """
+    # What earlier tests left to the collector is not to be found, and complained of, in the child.
+    gc.collect()
     out, into = os.pipe()
     errors, intoErrors = os.pipe()
     with warnings.catch_warnings():
