@@ -664,7 +664,7 @@ class Reactor:
     def foreignDescriptors(self) -> list[interfaces.ReadDescriptor | interfaces.WriteDescriptor]:
         """All that was given to `addReader` and `addWriter`."""
         watched: list[Any] = [*self.getReaders(), *self.getWriters()]
-        return [one for one in dict.fromkeys(watched) if one is not self._waker and not hasattr(one, "abandon")]
+        return [one for one in dict.fromkeys(watched) if not hasattr(one, "abandon")]
 
     def getReaders(self) -> list[interfaces.ReadDescriptor]:
         """All that is being read, the reactor's own waker too."""

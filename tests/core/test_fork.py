@@ -16,6 +16,7 @@ import pytest
 
 import calandria
 from calandria import Reactor, error
+from calandria._waker import Waker
 from tests.core.tools import Watching, inChild
 from tests.helpers import connectTo, openDescriptors, receiveExactly, runPython, runUntil, runWith
 from tests.recorders import Echo, RecordingClient, RecordingServer
@@ -513,7 +514,7 @@ class TestFromAThread:
 
     def test_theChildsThreads_doNotWakeTheParent(self, service: Service) -> None:
         """wakeUp in the child writes nothing into a socket that it shares with the parent."""
-        waker: Any = next(one for one in service.reactor.getReaders() if not hasattr(one, "abandon"))
+        waker = next(one for one in service.reactor.getReaders() if isinstance(one, Waker))
         service.reactor.iterate()
 
         def wake() -> str:
