@@ -207,7 +207,11 @@ class ThreadPool:
 
     def _grow(self) -> None:
         """Hire as many as there are jobs for: every job that has not ended counts, so none waits for a busy worker."""
-        while self.started and len(self._crew) < min(self.max, max(self.min, len(self._jobs))):
+        # So often at the most: a job of somebody whom we interrupt (in a signal handler) may count and not wait yet, and
+        # threads that find nothing leave again.
+        for _ in range(self.max):
+            if not self.started or len(self._crew) >= min(self.max, max(self.min, len(self._jobs))):
+                return
             self._hire()
 
     def _hire(self) -> None:
