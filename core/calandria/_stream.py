@@ -267,22 +267,23 @@ class Stream:
 
     # Reading.
 
-    def doRead(self) -> None:
+    def doRead(self) -> object:
         """The channel may have bytes: read them and hand them on. The loop calls this."""
         for _ in range(READS):
             try:
                 data = self._recv(READ_SIZE)
             except (BlockingIOError, InterruptedError):
-                return
+                return None
             except OSError as exc:
                 self._readFailed(exc)
-                return
+                return None
             if not data:
                 self._readEnded()
-                return
+                return None
             self.protocol.dataReceived(data)  # type: ignore[union-attr]  # a stream that reads has a protocol
             if len(data) < READ_SIZE or not self.reading:
-                return
+                return None
+        return None
 
     def received(self, data: bytes) -> None:
         """A channel without a descriptor has `data`; not to be called from inside one of the protocol's own calls."""

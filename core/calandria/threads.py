@@ -207,8 +207,8 @@ class ThreadPool:
 
     def _grow(self) -> None:
         """Hire as many as there are jobs for: every job that has not ended counts, so none waits for a busy worker."""
-        # So often at the most: a job of somebody whom we interrupt (in a signal handler) may count and not wait yet, and
-        # threads that find nothing leave again.
+        # So often at the most: a job of somebody whom we interrupt (in a signal handler) may count and not wait yet,
+        # and threads that find nothing leave again.
         for _ in range(self.max):
             if not self.started or len(self._crew) >= min(self.max, max(self.min, len(self._jobs))):
                 return
