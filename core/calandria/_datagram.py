@@ -14,7 +14,7 @@ from calandria import defer, error, failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from calandria._debug import Creation
@@ -98,7 +98,12 @@ class DatagramPort:
             from calandria._debug import watched
 
             watched(self)
-        self.protocol.makeConnection(self)
+        try:
+            self.protocol.makeConnection(self)
+        except BaseException:
+            # The protocol did not start, so it is not told of an end either.
+            self._end(lambda: None)
+            raise
 
     def stopListening(self) -> defer.Deferred[None]:
         """Receive no more; the Deferred fires when the socket is closed and the protocol was told, in a later turn."""
@@ -124,17 +129,20 @@ class DatagramPort:
         """The port has ended, at our wish or not."""
         if not self.connected:
             return
-        self.connected = False
         if isinstance(reason.value, error.ConnectionFdescWentAway) and self.socket is not None:
             self.reactor.descriptors.forget(self._fd)
             self.socket.detach()
+        self._end(self.protocol.doStop)
+
+    def _end(self, tell: Callable[[], object]) -> None:
+        self.connected = False
         self._close()
         self.reactor.owned.pop(self, None)
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None
         try:
-            self.protocol.doStop()
+            tell()
         except BaseException as exc:
             self.reactor.loop.callbackRaised(f"doStop of {type(self.protocol).__name__}", exc)
         waiting, self._waiting = self._waiting, []

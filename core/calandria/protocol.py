@@ -362,7 +362,11 @@ class AbstractDatagramProtocol(Generic[DatagramTransportT_co]):
                 f"{self!r} has a port already, {self.transport!r}: each port needs a protocol of its own"
             )
         self.transport = transport
-        self.doStart()
+        try:
+            self.doStart()
+        except BaseException:
+            self.transport = None  # type: ignore[assignment]  # as in doStop
+            raise
 
     def doStart(self) -> None:
         """The port is there."""
