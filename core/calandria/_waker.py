@@ -58,13 +58,15 @@ class Waker:
         return self._writing.fileno()
 
     def doRead(self) -> None:
-        # First the flag, then the bytes, and the queue (the loop's next step) last: whoever finds the flag still set
-        # has put its call into the queue before we look there. A signal storm may leave more than we read: next turn.
-        self.awake = False
+        # First the bytes, then the flag, and the queue (the loop's next step) last. Whoever finds the flag set sends no
+        # byte, so it may not stay set when the last byte has gone; and it has put its call into the queue before we
+        # look there. A signal storm may leave more than we read: next turn.
         try:
             self._reading.recv(DRAIN)
         except OSError:
             pass
+        finally:
+            self.awake = False
 
     def abandon(self, reason: Failure) -> None:
         """Nothing can be lost here but the reactor itself: an exception that hits `doRead` is a signal handler's."""

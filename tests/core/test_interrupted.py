@@ -7,6 +7,8 @@ comes to a signal without leaving the moment to luck.
 from __future__ import annotations
 
 import dis
+import select
+import socket
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from calandria import Reactor, error
+from calandria._waker import Waker
 from tests.core.tools import tracedStream
 from tests.helpers import Background
 from tests.recorders import Recorder
@@ -180,3 +183,53 @@ def test_anExceptionAtEachMoment(kind: type[BaseException], logs: LogCapture) ->
     logs.takeErrors()
     assert wrong == []
     assert moment > 100, "nothing was traced"
+
+
+class Meanwhile:
+    """Another thread asks to be noticed at the n-th moment of `Waker.doRead` at which threads may be switched."""
+
+    def __init__(self, waker: Waker, moment: int) -> None:
+        self._waker = waker
+        self._left = moment
+        self.met = False
+
+    def __enter__(self) -> Meanwhile:
+        sys._getframe().f_trace_opcodes = True
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code is not Waker.doRead.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self._left -= 1
+            if not self._left:
+                self.met = True
+                self._waker.wake()
+        return self._trace
+
+
+def test_aWakeAtEachMomentOfDoRead_isNotLost() -> None:
+    """Whoever finds the flag set sends no byte: so as long as it is set, there must be one."""
+    lost: list[int] = []
+    moment = 0
+    while True:
+        moment += 1
+        waker = Waker(socket.socketpair())
+        try:
+            waker.wake()
+            with Meanwhile(waker, moment) as meanwhile:
+                waker.doRead()
+            readable, _, _ = select.select([waker.fileno()], [], [], 0)
+            if waker.awake and not readable:
+                lost.append(moment)
+        finally:
+            waker.close()
+        if not meanwhile.met:
+            break
+    assert lost == []
+    assert moment > 5, "nothing was traced"
