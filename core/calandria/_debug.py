@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from calandria._hooks import Observers
     from calandria._loglimit import LogLimit
     from calandria._reactor import Reactor
+    from calandria._timers import Timers
 
 logger = logging.getLogger("calandria")
 
@@ -77,9 +78,21 @@ _checkedClasses: dict[type, type] = {}
 
 
 class CheckedCall(DelayedCall):
-    """A delayed call that says so when it is used in a wrong thread."""
+    """A delayed call that knows where it was made, and says so when it is used in a wrong thread."""
 
-    __slots__ = ()
+    __slots__ = ("creator",)
+
+    def __init__(
+        self,
+        timers: Timers,
+        time: float,
+        func: Callable[..., object],
+        args: tuple[Any, ...],
+        kw: dict[str, Any],
+        number: int,
+    ) -> None:
+        super().__init__(timers, time, func, args, kw, number)
+        self.creator: Creation | None = Creation()
 
     def cancel(self) -> None:
         self._timers.check("a delayed call's cancel")
@@ -197,7 +210,9 @@ def reportLeaks(reactor: Reactor) -> None:
     for call in reactor.getDelayedCalls():
         logger.warning("still pending when the reactor was closed: %r", call)
     for descriptor in reactor.foreignDescriptors():
-        creation = reactor.creations.get(descriptor)
+        tables = reactor.descriptors.readers, reactor.descriptors.writers
+        numbers = [fd for table in tables for fd in reactor.descriptors.numbers(descriptor, table)]
+        creation = next((reactor.creations[fd] for fd in numbers if fd in reactor.creations), None)
         where = f", added at {creation}" if creation else ""
         logger.warning("still watched when the reactor was closed: %r%s", descriptor, where)
 

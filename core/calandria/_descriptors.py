@@ -6,6 +6,7 @@ asked for; interest that has gone waits for the next poll, so that a pause and a
 
 from __future__ import annotations
 
+from calandria import error
 from calandria._backend import READABLE, WRITABLE
 
 TYPE_CHECKING = False
@@ -39,11 +40,7 @@ class Descriptors:
         Raises error.UnsupportedDescriptor.
         """
         if fd in self._interest:
-            stale = [self.readers.get(fd), self.writers.get(fd)]
-            self.forget(fd)
-            for other in dict.fromkeys(stale):
-                if other is not None and other is not owner:
-                    self._evicted(other)
+            self._evict(fd, owner)
         self.addReader(fd, owner)
 
     def addReader(self, fd: int, owner: ReadDescriptor) -> None:
@@ -82,8 +79,15 @@ class Descriptors:
 
     def removeOwner(self, owner: object) -> None:
         """Neither read nor write for a foreign `owner`, whatever number it stands under."""
-        self.removeForeign(owner, self.readers)
-        self.removeForeign(owner, self.writers)
+        tables: tuple[dict[int, Any], ...] = (self.readers, self.writers)
+        found = {fd for table in tables for fd in self.numbers(owner, table)}
+        if not found:  # its fileno() may give another number by now
+            found = {fd for table in tables for fd, other in table.items() if other is owner}
+        for fd in found:
+            for table in tables:
+                if table.get(fd) is owner:
+                    del table[fd]
+            self.settleOne(fd)
 
     def removeForeign(self, owner: object, table: dict[int, Any]) -> None:
         """Out of one table, and out of the backend at once: the next thing that happens may be its close()."""
@@ -93,12 +97,12 @@ class Descriptors:
 
     @staticmethod
     def numbers(owner: Any, table: dict[int, Any]) -> list[int]:
-        """Under which numbers `owner` stands in a table; that may be another than its fileno() gives now."""
+        """Under which numbers `owner` stands in a table: all of them if its fileno() gives none any more."""
         try:
             fd = owner.fileno()
         except Exception:
             fd = -1
-        if fd >= 0:
+        if isinstance(fd, int) and fd >= 0:
             return [fd] if table.get(fd) is owner else []
         return [number for number, other in table.items() if other is owner]
 
@@ -108,16 +112,30 @@ class Descriptors:
             self.settleOne(self.lowered.pop())
 
     def settleOne(self, fd: int) -> None:
-        """Tell it now, for a descriptor that its owner may close without telling us."""
+        """Tell it now, for a descriptor that its owner may close without telling us. Never raises."""
         self.lowered.discard(fd)
         before = self._interest.get(fd, 0)
         interest = (READABLE if fd in self.readers else 0) | (WRITABLE if fd in self.writers else 0)
-        if interest != before:
-            if interest:
-                self._interest[fd] = interest
-            else:
-                del self._interest[fd]
+        if interest == before:
+            return
+        if not interest:
+            del self._interest[fd]
+            self._watch(fd, 0)
+            return
+        try:
             self._watch(fd, interest)
+        except error.UnsupportedDescriptor:
+            self._evict(fd)  # it was closed behind our back
+        else:
+            self._interest[fd] = interest
+
+    def _evict(self, fd: int, newcomer: object = None) -> None:
+        """The number is not theirs any more who stand under it: forget them, and have them told."""
+        stale = [self.readers.get(fd), self.writers.get(fd)]
+        self.forget(fd)
+        for other in {id(one): one for one in stale}.values():
+            if other is not None and other is not newcomer:
+                self._evicted(other)
 
     def clear(self) -> None:
         """Forget everybody; the tables stay the same objects."""

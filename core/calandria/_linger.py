@@ -38,7 +38,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 def finish(reactor: Reactor, channel: Channel, timeout: float | None, *, linger: bool, abort: bool) -> None:
-    """Close `channel`: with a reset if `abort`, in peace if `linger`, else as it is."""
+    """Close `channel`: with a reset if `abort`, else in peace if `linger`."""
     if abort:
         reset = getattr(channel, "abort", None)
         if reset is not None:

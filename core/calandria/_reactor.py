@@ -13,6 +13,8 @@ import sys
 import threading
 import warnings
 import weakref
+from functools import partial
+from heapq import heappush
 
 from calandria import _debug, _default, _registry, error, failure
 from calandria._debug import CheckedCall, Creation, reportLeaks
@@ -20,7 +22,7 @@ from calandria._descriptors import Descriptors
 from calandria._loop import Loop
 from calandria._signals import SignalHandlers
 from calandria._threads import ThreadCalls
-from calandria._timers import DelayedCall, Timers, checkDelay
+from calandria._timers import DelayedCall, Timers, checkDelay, later
 from calandria._triggers import SystemEvent, taken
 from calandria._waker import Waker
 
@@ -64,6 +66,12 @@ logger = logging.getLogger("calandria")
 
 # Calls that the last drain of a run makes at the most, so that calls that make calls cannot keep it for ever.
 LAST_DRAIN = 10_000
+# How often it looks again at what callbacks have opened while everything was being ended, for the same reason.
+LAST_ROUNDS = 16
+# One block of this size (bytes), given back at once. glibc returns the top of its heap to the kernel as soon as 128 KiB
+# of it are free, and maps it anew, page by page, for the next read; once a larger block was freed it waits for twice
+# that block (mallopt(3), M_MMAP_THRESHOLD). An echo of 10 KiB costs a quarter less, one of 100 KiB a third.
+HEAP_KEPT = 2 << 20
 # For the at-fork hook, which is set up with the first reactor: it cannot be undone, and importing must do nothing.
 _alive: weakref.WeakSet[Reactor] = weakref.WeakSet()
 _forkHook: list[Callable[[], None]] = []
@@ -98,10 +106,11 @@ class Reactor:
         self._callClass: type[DelayedCall] = DelayedCall
         self.creator: Creation | None = None
         # In debug mode: where each foreign descriptor was added.
-        self.creations: dict[object, Creation] = {}
+        self.creations: dict[int, Creation] = {}
         self.debug = debug or os.environ.get("CALANDRIA_DEBUG", "") not in ("", "0")
         self.plugins = plugins
         self.backend: Backend = _registry.makeBackend(backend, backendOptions)
+        bytes(HEAP_KEPT)
         self.running = False
         self.seconds: Callable[[], float] = self.backend.seconds
         self.timers = Timers(self.seconds)
@@ -190,6 +199,7 @@ class Reactor:
             raise
         finally:
             loop.calling = False
+        self._tell(self._onPending)
 
     def mainLoop(self) -> None:
         """The second half of `run`: turns until the reactor has stopped, then the end of the run."""
@@ -265,13 +275,18 @@ class Reactor:
         if not going or self._stopping:
             raise error.ReactorNotRunning("this reactor is stopping already" if going else "this reactor does not run")
         self._stopping = self.loop.stopWanted = True
+        if self.announce is not None:
+            self.pending()
 
     def crash(self) -> None:
         """Leave the loop after this turn without any shutdown: connections, ports and timers stay for the next run."""
         self.checkUsable()
+        going = self.loop.going
         self.loop.going = self.loop.stopWanted = self.running = False
         for event in self._events.values():
             event.forget()
+        if going and not self.loop.calling:
+            self._finish()  # a host drives us, and this turn has ended
 
     def wakeUp(self) -> None:
         """Make a sleeping reactor go through a turn; from any thread or signal handler."""
@@ -296,6 +311,8 @@ class Reactor:
         self._thread = threading.get_ident()
         try:
             self.disconnectAll()
+            # What jobs that end now have to tell, the last drain below tells.
+            self._calls.sealed = False
             self._endThreads()
             if self._resolver is not None and hasattr(self._resolver, "close"):
                 self._resolver.close()
@@ -421,8 +438,10 @@ class Reactor:
                 self._waitLimit.cancel()
             self._waitLimit = None
         self.loop.going = self.running = False
-        self.loop.flush()
-        self.disconnectAll()
+        try:
+            self.loop.flush()
+        finally:  # also when a signal handler raises in there
+            self.disconnectAll()
 
     def _beginStop(self) -> None:
         """End of the turn in which `stop()` was called."""
@@ -479,17 +498,23 @@ class Reactor:
 
     def disconnectAll(self) -> None:
         """Lose every port, connection and foreign descriptor: error.ConnectionLost, once each."""
-        foreign = self.removeAll()
-        while self.owned:
-            owned = next(iter(self.owned))
-            reason = failure.Failure(error.ConnectionLost("the reactor was stopped"))
-            try:
-                owned.abandon(reason)
-            except BaseException as exc:
-                self.loop.callbackRaised(f"ending {owned!r}", exc)
-            self.owned.pop(owned, None)
-        for descriptor in foreign:
-            self.loop.lose(descriptor, failure.Failure(error.ConnectionLost("the reactor was stopped")))
+        for _ in range(LAST_ROUNDS):
+            foreign = self.removeAll()
+            owned = list(self.owned)
+            if not owned and not foreign:
+                return
+            for one in owned:
+                if one in self.owned:
+                    reason = failure.Failure(error.ConnectionLost("the reactor was stopped"))
+                    try:
+                        one.abandon(reason)
+                    except BaseException as exc:
+                        self.loop.callbackRaised(f"ending {one!r}", exc)
+                    self.owned.pop(one, None)
+            for descriptor in foreign:
+                self.loop.lose(descriptor, failure.Failure(error.ConnectionLost("the reactor was stopped")))
+        if self.owned:
+            logger.error("%d ports or connections stay: each end of one made another", len(self.owned))
 
     # Signals.
 
@@ -530,17 +555,24 @@ class Reactor:
 
         Raises ValueError for a negative delay or NaN, TypeError for what is not callable.
         """
-        if not delay >= 0:
+        timers = self.timers
+        try:
+            if not delay >= 0:
+                checkDelay(delay)
+            time = timers.seconds() + delay
+        except (OverflowError, TypeError):
             checkDelay(delay)
+            time = later(timers.seconds(), delay)
         if not _callable(callable):
             raise TypeError(f"callLater takes a callable, not {callable!r}")
         if self._dead:
             self.checkUsable()
-        timers = self.timers
-        call = self._callClass(timers, timers.seconds() + delay, callable, args, kw)
-        timers.push(call)
-        if self.debug:
-            call.creator = Creation()
+        timers.made = number = timers.made + 1
+        timers.live += 1
+        call = self._callClass(timers, time, callable, args, kw, number)
+        heappush(timers.heap, (time, number, call))
+        if timers.announce is not None:
+            timers.announce()
         return call
 
     def getDelayedCalls(self) -> list[DelayedCall]:
@@ -557,9 +589,18 @@ class Reactor:
         (one made before the first run: before that run returns). Raises error.ReactorNotRunning, error.ReactorClosed,
         error.ForkedReactor, TypeError.
         """
-        if not _callable(callable):
-            raise TypeError(f"callFromThread takes a callable, not {callable!r}")
-        if not self._calls.add(callable, args, kw):
+        try:
+            # A partial is equal to nothing but itself, which is what taking one back needs.
+            call = partial(callable, *args, **kw)
+        except TypeError:
+            raise TypeError(f"callFromThread takes a callable, not {callable!r}") from None
+        calls = self._calls
+        if calls.sealed:
+            queued = calls.addSealed(call)
+        else:
+            calls.append(call)
+            queued = not calls.sealed or calls.wasTaken(call)
+        if not queued:
             self.checkUsable()
             raise error.ReactorNotRunning("this reactor has stopped: the call will not be made")
         waker = self._waker
@@ -664,7 +705,7 @@ class Reactor:
     def foreignDescriptors(self) -> list[interfaces.ReadDescriptor | interfaces.WriteDescriptor]:
         """All that was given to `addReader` and `addWriter`."""
         watched: list[Any] = [*self.getReaders(), *self.getWriters()]
-        return [one for one in dict.fromkeys(watched) if not hasattr(one, "abandon")]
+        return [one for one in {id(one): one for one in watched}.values() if not hasattr(one, "abandon")]
 
     def getReaders(self) -> list[interfaces.ReadDescriptor]:
         """All that is being read, the reactor's own waker too."""
@@ -695,11 +736,11 @@ class Reactor:
                 self.descriptors.forget(fd)
                 self._evicted(other)
         if self.debug:
-            self.creations[descriptor] = Creation()
+            self.creations[fd] = Creation()
         return fd
 
     def _evicted(self, owner: Any) -> None:
-        reason = error.ConnectionFdescWentAway("its descriptor was closed by somebody else, and the number used again")
+        reason = error.ConnectionFdescWentAway("its descriptor was closed by somebody else")
         self.callLater(0, self.loop.lose, owner, failure.Failure(reason))
 
     # Transports.
@@ -879,6 +920,8 @@ class Reactor:
         for call in self.timers.pending():
             call.cancel()
         self._events.clear()
+        for owned in list(self.owned):
+            owned.forked()  # what even the last round of `disconnectAll` left: nobody is told
         self.owned.clear()
         self.unsent.clear()
         self._resolver = self._pool = self._signals = self.observers = None
@@ -895,13 +938,12 @@ class Reactor:
         self._state = "forked"
         self._dead = True
         self.loop.going = self.loop.stopWanted = self.running = False
+        self.loop.inherited = True
         self._calls.sealed = True
         self._calls.calls.clear()
         self.unsent.clear()
         self.descriptors.abandon()
-        for call in self.timers.pending():
-            call.inherited()
-        self.timers.heap.clear()
+        self.timers.abandon()
         for event in self._events.values():
             event.clear()
         for owned in list(self.owned):

@@ -34,6 +34,9 @@ READ_SIZE = 65536
 READS = 4
 # Bytes gathered for one send, where there are many small ones; what the kernel's buffer takes at once anyway.
 SEND_SIZE = 262144
+# Pieces longer than this (bytes, on average) are not copied together for one send; and no more of them at once.
+LONG_PIECE = 8192
+PIECES = 64
 # A push producer is paused above the first mark and resumed at the second (bytes).
 HIGH_WATER = 65536
 LOW_WATER = 32768
@@ -106,20 +109,21 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_blocked",
-        "_chunks",
+        "_chunk",
         "_closeTimer",
         "_connector",
         "_end",
         "_error",
-        "_first",
         "_host",
         "_peer",
         "_polling",
         "_producerPaused",
         "_queued",
         "_recv",
+        "_rest",
         "_send",
         "_streaming",
+        "_used",
         "bufferedBytes",
         "channel",
         "closeTimeout",
@@ -148,9 +152,11 @@ class Stream:
         self.reading = False
         self.bufferedBytes = 0
         """How many bytes `write` took that the channel has not taken yet."""
-        # What was written and not yet sent; entries before the first are used up.
-        self._chunks: list[Buffer] = []
-        self._first = 0
+        # What was written and not yet sent: the chunk that is next, and those after it, if there are any, of which the
+        # first few may be used up.
+        self._chunk: Buffer = b""
+        self._rest: list[Buffer] | None = None
+        self._used = 0
         # Whether the loop will come by itself: we are in `reactor.unsent`, or wait for the channel to take more.
         self._queued = False
         # Whether a channel without a descriptor has refused bytes, and owes us a call of `drained`.
@@ -269,21 +275,37 @@ class Stream:
 
     def doRead(self) -> object:
         """The channel may have bytes: read them and hand them on. The loop calls this."""
-        for _ in range(READS):
+        try:
+            data = self._recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as exc:
+            self._readFailed(exc)
+            return None
+        if not data:
+            self._readEnded()
+            return None
+        self.protocol.dataReceived(data)  # type: ignore[union-attr]  # a stream that reads has a protocol
+        if len(data) == READ_SIZE and self.reading:
+            self._readMore()
+        return None
+
+    def _readMore(self) -> None:
+        """The last read was full: more may wait, and a few reads more are taken before others get their turn."""
+        for _ in range(READS - 1):
             try:
                 data = self._recv(READ_SIZE)
             except (BlockingIOError, InterruptedError):
-                return None
+                return
             except OSError as exc:
                 self._readFailed(exc)
-                return None
+                return
             if not data:
                 self._readEnded()
-                return None
+                return
             self.protocol.dataReceived(data)  # type: ignore[union-attr]  # a stream that reads has a protocol
             if len(data) < READ_SIZE or not self.reading:
-                return None
-        return None
+                return
 
     def received(self, data: bytes) -> None:
         """A channel without a descriptor has `data`; not to be called from inside one of the protocol's own calls."""
@@ -326,10 +348,14 @@ class Stream:
             # It is no clean end after a send that failed: the kernel reports a reset only once.
             self._fail(self._error)
             return
-        self._stopReading()
         protocol = self.protocol
         half = getattr(protocol, "readConnectionLost", None)
         before = self.state
+        if half is None and not self.bufferedBytes and before == OPEN:
+            # What nearly every end is: nothing is left to be sent.
+            self._lost(failure.Failure(error.ConnectionDone()))
+            return
+        self._stopReading()
         after = NEXT["end" if half is None else "halfEnd"].get(before, before)
         if after != LOST:
             self.state = after
@@ -339,7 +365,7 @@ class Stream:
             if self.state in (before, CLOSING):
                 self._lost(failure.Failure(error.ConnectionDone()))
         elif self.state == DRAINING:
-            if self._chunks:
+            if self.bufferedBytes:
                 self._queue()
                 self._watchClosing()
             else:
@@ -441,12 +467,13 @@ class Stream:
 
         After the connection is lost: nothing. Raises TypeError for anything but bytes, bytearray and memoryview.
         """
-        if data.__class__ is not bytes:
+        if type(data) is not bytes:
             data = asBytes(data, "write")
         if self.state > CLOSING:
             self._refused()
             return
-        if not data:
+        size = len(data)
+        if not size:
             return
         if not self._queued:
             reactor = self.reactor
@@ -454,14 +481,20 @@ class Stream:
             self._queued = True
             if reactor.announce is not None:
                 reactor.pending()
-        self._chunks.append(data)  # pyright: ignore[reportArgumentType]  # bytes by now
-        self.bufferedBytes = buffered = self.bufferedBytes + len(data)
+        buffered = self.bufferedBytes
+        if not buffered:
+            self._chunk = data
+        elif self._rest is None:
+            self._rest = [data]
+        else:
+            self._rest.append(data)
+        self.bufferedBytes = buffered = buffered + size
         if buffered > HIGH_WATER:
             self._full()
 
     def writeSequence(self, iovec: Iterable[bytes | bytearray | memoryview]) -> None:
         """`write` for each of `iovec`, any iterable."""
-        self.write(b"".join([data if data.__class__ is bytes else asBytes(data, "writeSequence") for data in iovec]))
+        self.write(b"".join([data if type(data) is bytes else asBytes(data, "writeSequence") for data in iovec]))
 
     def _refused(self) -> None:
         """`write` in a state that takes nothing: silence, but for a copy of us in another process."""
@@ -492,22 +525,38 @@ class Stream:
     def flush(self) -> None:
         """Our turn in the loop: deliver what was held, end what is to end, and send with one call of the channel."""
         self._queued = False
-        if self.held or self._end is not None:
+        if self.fd < 0 and (self.held or self._end is not None):
             self._deliverHeld()
+        data = self._chunk
+        if data and self.state == OPEN and self._rest is None:
+            # What nearly every turn is, without another frame: one chunk, all of it taken, nothing to do afterwards.
+            try:
+                sent = self._send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError as exc:
+                self._sendFailed(exc)
+                return
+            if sent == len(data) and self.producer is None:
+                self._chunk = b""
+                self.bufferedBytes = 0
+            else:
+                self._sent(sent, sent < len(data))
+            return
         state = self.state
-        if state == ABORTING:
+        if data and state < ABORTING:
+            self._sendSome()
+        elif state == ABORTING:
             self._aborted()
         elif state != LOST:
-            if self._chunks:
-                self._sendSome()
-            elif self._error is not None and state == CLOSING:
+            if self._error is not None and state == CLOSING:
                 self._fail(self._error)
             else:
                 self._allSent()
 
     def doWrite(self) -> None:
         """The channel may take more: send. The loop calls this."""
-        if self._chunks:
+        if self.bufferedBytes:
             self._sendSome()
         elif self.state != LOST:
             self._queued = False
@@ -520,61 +569,100 @@ class Stream:
             self._queue()
 
     def _sendSome(self) -> None:
-        chunks, first = self._chunks, self._first
-        data = chunks[first] if len(chunks) == first + 1 else self._gather()
+        rest = self._rest
         try:
-            sent = self._send(data)
+            if rest is None:
+                offered = len(self._chunk)
+                sent = self._send(self._chunk)
+            elif self._scatters(rest):
+                offered, pieces = self._pieces(rest)
+                sock: Any = self.channel
+                sent = int(sock.sendmsg(pieces))
+            else:
+                self._gather(rest)
+                offered = len(self._chunk)
+                sent = self._send(self._chunk)
         except (BlockingIOError, InterruptedError):
-            sent = 0
+            offered, sent = 1, 0
         except OSError as exc:
             self._sendFailed(exc)
             return
-        self._sent(data, sent)
+        self._sent(sent, sent < offered)
 
-    def _gather(self) -> Buffer:
-        """One buffer of at most SEND_SIZE (or the first chunk, whatever its size); it stands for those that it was made
-        of.
+    def _scatters(self, rest: list[Buffer]) -> bool:
+        """Whether what waits goes to sendmsg(2) as it is: for long pieces copying them together costs more than that
+        does (of an echo of 100 KiB a fifth), for short ones less.
         """
-        chunks, first = self._chunks, self._first
-        if self.bufferedBytes <= SEND_SIZE:
-            data = b"".join(chunks[first:])
-            chunks[:] = (data,)
-            self._first = 0
-            return data
-        total = len(chunks[first])
-        last = first
-        while total < SEND_SIZE:
-            last += 1
-            total += len(chunks[last])
-        if last > first:
-            # What was used up goes at once; `_sent` shortens the list itself now and then, or this would be quadratic.
-            chunks[last] = b"".join(chunks[first : last + 1])
-            chunks[first:last] = (b"",) * (last - first)
-            self._first = last
-        return chunks[last]
+        long = self.bufferedBytes > LONG_PIECE * (len(rest) - self._used + 1)
+        return long and type(self.channel) is socket.socket and hasattr(socket.socket, "sendmsg")
 
-    def _sent(self, data: Buffer, sent: int) -> None:
-        """The channel took `sent` bytes of `data`, which is the first chunk."""
-        chunks = self._chunks
+    def _pieces(self, rest: list[Buffer]) -> tuple[int, list[Buffer]]:
+        """The next chunks, up to SEND_SIZE bytes and PIECES, and how many bytes they are."""
+        pieces = [self._chunk]
+        total = len(self._chunk)
+        for piece in rest[self._used : self._used + PIECES - 1]:
+            if total >= SEND_SIZE:
+                break
+            pieces.append(piece)
+            total += len(piece)
+        return total, pieces
+
+    def _gather(self, rest: list[Buffer]) -> None:
+        """Make one chunk of the next one and as many of the others as it takes to have SEND_SIZE bytes."""
+        last = used = self._used
+        if self.bufferedBytes <= SEND_SIZE:
+            last = len(rest)
+        else:
+            total = len(self._chunk)
+            while total < SEND_SIZE:
+                total += len(rest[last])
+                last += 1
+        if last > used:
+            self._chunk = b"".join((self._chunk, *rest[used:last]))
+            self._use(rest, last)
+
+    def _use(self, rest: list[Buffer], last: int) -> None:
+        """Those before `last` are no longer of the rest: they go at once, and the list is shortened now and then, or a
+        long one would take a time that grows with its square.
+        """
+        if last == len(rest):
+            self._dropRest()
+            return
+        rest[self._used : last] = (b"",) * (last - self._used)
+        if last > 64 and 2 * last > len(rest):
+            del rest[:last]
+            last = 0
+        self._used = last
+
+    def _dropRest(self) -> None:
+        self._rest = None
+        self._used = 0
+
+    def _advance(self, sent: int) -> None:
+        """So many bytes of the next chunks are gone, and others are left."""
+        chunk, rest, used = self._chunk, self._rest, self._used
+        while rest is not None and sent >= len(chunk):
+            sent -= len(chunk)
+            chunk = rest[used]
+            used += 1
+        self._chunk = memoryview(chunk)[sent:] if sent else chunk
+        if rest is not None:
+            self._use(rest, used)
+
+    def _sent(self, sent: int, refused: bool) -> None:
+        """The channel took `sent` bytes of the next chunks, and perhaps refused others."""
         self.bufferedBytes = left = self.bufferedBytes - sent
         if not left:
-            chunks.clear()
-            self._first = 0
+            self._chunk = b""
+            self._dropRest()
             if self._queued:
                 self._queued = False
                 self.reactor.descriptors.removeWriter(self.fd)
             self._allSent()
             return
-        if sent == len(data):
-            chunks[self._first] = b""
-            self._first += 1
-            if self._first > 64 and 2 * self._first > len(chunks):
-                del chunks[: self._first]
-                self._first = 0
-        elif sent:
-            chunks[self._first] = memoryview(data)[sent:]
+        self._advance(sent)
         self._queued = True
-        if self.fd < 0 and sent < len(data):
+        if self.fd < 0 and refused:
             self._blocked = True
         elif self.fd < 0 or getattr(self.channel, "alwaysReady", False):
             # Nobody was refused, so nobody will tell us to go on.
@@ -642,8 +730,8 @@ class Stream:
             self._stopProducer()
 
     def _dropChunks(self) -> None:
-        self._chunks.clear()
-        self._first = 0
+        self._chunk = b""
+        self._dropRest()
         self.bufferedBytes = 0
         self._queued = False
         if self.fd >= 0:
@@ -674,7 +762,7 @@ class Stream:
         """The producer has produced all; a connection that waited for it to end may end."""
         self.producer = None
         self._producerPaused = False
-        if self.state in (CLOSING, WRITE_CLOSING, BOTH_CLOSING) and not self._chunks:
+        if self.state in (CLOSING, WRITE_CLOSING, BOTH_CLOSING) and not self.bufferedBytes:
             self._enqueue()
 
     def stopConsuming(self) -> None:
@@ -709,7 +797,7 @@ class Stream:
             self._stopReading()
         failed = self.state == WRITE_FAILED
         self.state = after
-        if failed or not self._chunks:
+        if failed or not self.bufferedBytes:
             self._enqueue()
         elif self.fd < 0 or self.fd in self.reactor.descriptors.writers:
             self._watchClosing()
@@ -727,7 +815,7 @@ class Stream:
             self._refused()
             return
         self.state = after
-        if not self._chunks:
+        if not self.bufferedBytes:
             self._enqueue()
 
     def abortConnection(self) -> None:
@@ -768,7 +856,8 @@ class Stream:
         """
         self.state = LOST
         self.reading = False
-        self._chunks.clear()
+        self._chunk = b""
+        self._dropRest()
         if isinstance(self.channel, socket.socket):
             self.channel.close()
 
@@ -787,7 +876,7 @@ class Stream:
 
     def _closeTimedOut(self) -> None:
         self._closeTimer = None
-        if self._chunks:
+        if self.bufferedBytes:
             self._abort(error.ConnectionAborted("the peer took no byte while the connection was closing"))
 
     def _lost(self, reason: failure.Failure, *, linger: bool = False, abort: bool = False) -> None:
@@ -799,21 +888,24 @@ class Stream:
         reactor, channel, protocol, connector = self.reactor, self.channel, self.protocol, self._connector
         if self.fd >= 0:
             reactor.descriptors.forget(self.fd)
-        for timer in (self._closeTimer, self._polling):
-            if timer is not None and timer.active():
-                timer.cancel()
-        self._closeTimer = self._polling = None
-        self._chunks.clear()
-        self._first = self.bufferedBytes = 0
+        if self._closeTimer is not None or self._polling is not None:
+            self._cancelTimers()
+        self._chunk = b""
+        self._dropRest()
+        self.bufferedBytes = 0
         self.held = self._end = self._error = None
         try:
-            finish(reactor, channel, self.closeTimeout, linger=linger, abort=abort)
+            if linger or abort:
+                finish(reactor, channel, self.closeTimeout, linger=linger, abort=abort)
+            else:
+                channel.close()
         except Exception as exc:
             # EBADF: somebody else has closed it for us, and nothing told us so.
             if not isinstance(exc, OSError) or exc.errno != EBADF:
                 failure.log(f"closing {self!r} raised", exc)
         reactor.owned.pop(self, None)
-        self._stopProducer()
+        if self.producer is not None:
+            self._stopProducer()
         self.protocol = self._connector = None
         if protocol is not None:
             try:
@@ -827,6 +919,12 @@ class Stream:
             observers.connectionLost(self, reason)
         # A traceback is a cycle through its frames; whoever keeps the reason keeps its text.
         reason.cleanFailure()
+
+    def _cancelTimers(self) -> None:
+        for timer in (self._closeTimer, self._polling):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._closeTimer = self._polling = None
 
 
 def asBytes(data: Any, method: str) -> bytes:

@@ -117,7 +117,7 @@ class FileDescriptor(Stream):
     @property
     def dataBuffer(self) -> bytes:
         """What was written and has not been sent."""
-        return b"".join(self._chunks[self._first :])
+        return b"".join((self._chunk, *(self._rest or ())[self._used :]))
 
     @property
     def streamingProducer(self) -> bool:

@@ -10,13 +10,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from calandria._connector import BaseConnector as BaseConnector
     from calandria._connector import Connector as Connector
     from calandria_tcp import ListenTCP as Binding
     from calandria_tcp import TCPPort as Port
     from calandria_tcp import TCPStream as Client
     from calandria_tcp import TCPStream as Server
 
-__all__ = ["Binding", "Client", "Connector", "Port", "Server", "makeBinding"]
+__all__ = ["BaseConnector", "Binding", "Client", "Connector", "Port", "Server", "makeBinding"]
 
 _NAMES = {"Binding": "ListenTCP", "Port": "TCPPort", "Client": "TCPStream", "Server": "TCPStream"}
 
@@ -31,7 +32,7 @@ def makeBinding(interface: str = "", port: int = 0, reuseAddress: bool = False, 
 
 
 def __getattr__(name: str) -> object:
-    if name == "Connector":
+    if name in ("BaseConnector", "Connector"):
         from calandria._connector import Connector
 
         return Connector

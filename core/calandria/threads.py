@@ -438,8 +438,9 @@ if TYPE_CHECKING:
 def blockingCallFromThread(reactor: Reactor, f: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
     """Call `f` in the reactor's thread, wait until the Deferred that it may return has fired, and give the result.
 
-    Raises what `f` raises or its Deferred fails with; error.ReactorNotRunning when the reactor does not run, stops or
-    is closed before; RuntimeError in the reactor's own thread, which would wait for itself.
+    On a reactor that never ran it waits for the first run. Raises what `f` raises or its Deferred fails with;
+    error.ReactorNotRunning when the reactor has stopped, or stops before; RuntimeError in the reactor's own thread,
+    which would wait for itself.
     """
     if reactor.isInIOThread():
         if reactor.running:

@@ -53,7 +53,16 @@ class EpollBackend(Backend):
                     pass  # closed meanwhile: the kernel has forgotten it already
             return
         try:
-            self._tell(fd, interest)
+            if fd in self._watched:
+                try:
+                    self._epoll.modify(fd, interest)
+                except FileNotFoundError:  # ENOENT: the number is another file's by now
+                    self._epoll.register(fd, interest)
+            else:
+                try:
+                    self._epoll.register(fd, interest)
+                except FileExistsError:  # EEXIST: closed when we forgot it, but a duplicate kept it in the set
+                    self._epoll.modify(fd, interest)
         except (OSError, ValueError, OverflowError) as exc:
             self.watch(fd, 0)
             reason = error.describe(exc)
@@ -61,18 +70,6 @@ class EpollBackend(Backend):
                 reason = "a regular file or a directory is always ready, there is nothing to wait for"
             raise error.UnsupportedDescriptor(f"epoll cannot watch descriptor {fd}: {reason}") from exc
         self._watched.add(fd)
-
-    def _tell(self, fd: int, interest: int) -> None:
-        if fd in self._watched:
-            try:
-                self._epoll.modify(fd, interest)
-            except FileNotFoundError:  # ENOENT: the number is another file's by now
-                self._epoll.register(fd, interest)
-        else:
-            try:
-                self._epoll.register(fd, interest)
-            except FileExistsError:  # EEXIST: closed when we forgot it, but a duplicate kept it in the set
-                self._epoll.modify(fd, interest)
 
     def poll(self, timeout: float | None) -> Sequence[tuple[int, int]]:
         """The kernel's own list. Python rounds the time-out up to milliseconds, the unit of epoll_wait(2)."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import calandria
 from calandria import _registry, error
 from calandria.cli._backends import addParser as addBackends
+from calandria.cli._bench import addParser as addBench
 from calandria.cli._output import EXIT_CODES, FAILED, OK, UNAVAILABLE, USAGE, CommandError, Parser, complain, say
 from calandria.cli._plugins import addParser as addPlugins
 from calandria.cli._run import addParser as addRun
@@ -79,6 +80,7 @@ def makeParser() -> argparse.ArgumentParser:
     addRun(subparsers)
     addBackends(subparsers)
     addPlugins(subparsers)
+    addBench(subparsers)
     _registry.commands(subparsers)
 
     def explain(arguments: argparse.Namespace) -> int:

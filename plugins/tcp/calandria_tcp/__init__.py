@@ -38,10 +38,8 @@ class TCPStream(Stream):
 
     def __init__(self, reactor: Reactor, connection: socket.socket, *, host: Any, peer: Any) -> None:
         super().__init__(reactor, connection, host=host, peer=peer)
-        # Small answers are to leave at once: Nagle's algorithm (RFC 896) waits for the peer's delayed acknowledgement.
         self._noDelay = True
         self._keepAlive: bool | None = None
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def getHandle(self) -> socket.socket:
         """The socket itself."""
@@ -83,8 +81,11 @@ class TCPPort(Port):
         self.port = endpoint.port
         self.interface = endpoint.interface
         self.backlog = endpoint.backlog
+        _checkBacklog(endpoint.backlog)
         self._endpoint = endpoint
         self._local = _literal(reactor, endpoint.interface, endpoint.port)
+        # Whether accepted sockets have the options of the listening one, as they do on Linux and the BSDs.
+        self._inherits = False
         self._onlyHere = self._local[1][0] not in ("0.0.0.0", "::")
 
     def getHost(self) -> address.IPv4Address | address.IPv6Address:
@@ -96,6 +97,7 @@ class TCPPort(Port):
         """A stream socket of the interface's family, with the options that bind(2) looks at."""
         sock = self.reactor.backend.socket(self._local[0], socket.SOCK_STREAM)
         try:
+            _sendAtOnce(sock)
             if self._endpoint.reuseAddress:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._endpoint.reusePort:
@@ -122,6 +124,8 @@ class TCPPort(Port):
         return sock
 
     def makeStream(self, connection: socket.socket, address: Any) -> TCPStream:
+        if not self._inherits:
+            self._inherits = _sendAtOnce(connection)
         # Who came to one address came to that one; the kernel need only be asked where all were listened at.
         host = self.host if self._onlyHere else _address(connection.getsockname())
         return self.transport(self.reactor, connection, host=host, peer=_address(address))
@@ -168,6 +172,7 @@ class ConnectTCP(ClientEndpoint):
 
         def connected(sock: socket.socket) -> Stream:
             try:
+                _sendAtOnce(sock)
                 return TCPStream(reactor, sock, host=_address(sock.getsockname()), peer=_address(sock.getpeername()))
             except OSError as exc:
                 sock.close()
@@ -201,9 +206,25 @@ class ConnectTCP(ClientEndpoint):
 transport = Transport("TCP", listen=ListenTCP, connect=ConnectTCP)
 
 
+def _sendAtOnce(sock: socket.socket) -> bool:
+    """Small answers are to leave at once: Nagle's algorithm (RFC 896) waits for the peer's delayed acknowledgement.
+
+    Whether it was so already.
+    """
+    if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
+        return True
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return False
+
+
 def _checkPort(port: object) -> None:
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise ValueError(f"port must be 0-65535, not {port!r}")
+
+
+def _checkBacklog(backlog: object) -> None:
+    if isinstance(backlog, bool) or not isinstance(backlog, int) or backlog < 0:
+        raise ValueError(f"backlog is how many connections may wait, 0 or more, not {backlog!r}")
 
 
 def _literal(reactor: Reactor, interface: Any, port: Any) -> tuple[int, Any]:

@@ -1,0 +1,185 @@
+"""Fail if a row of the hot path has become dearer: `python -m benchmarks.guard`, which `tox -e perf` runs.
+
+Times on shared machines are noise, so instructions are counted, of us and of the barest loop that does the same
+(`counted`), by valgrind's cachegrind or by `perf stat`; the figure of a row is their ratio, which hardly depends on how
+Python was built. A row that is more than a tenth dearer than `baseline.json` says fails. Where nothing can count, the
+ratio is one of CPU times, the best of several rounds: the row says so, and is not judged, for such a ratio differs by
+more than a tenth from one run to the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.counted import ITEMS, WORKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Another one may be named by an environment variable.
+BASELINE = Path(os.environ.get("CALANDRIA_PERF_BASELINE") or Path(__file__).with_name("baseline.json"))
+# A row may be dearer by so much than it was when the baseline was written.
+TOLERANCE = 0.10
+# Counted is the difference between two runs: start and end cancel out.
+ROUNDS = (20, 60)
+# The same where time is taken, which needs more of it, and the best of several runs.
+TIMED_ROUNDS = (500, 3000)
+TIMED_RUNS = 7
+# How often a row is counted when a baseline is written, to see whether the figure is steady; and how steady it must be.
+RUNS = 20
+STEADY = 0.01
+COUNTING = ("cachegrind", "perf stat")
+
+
+def program(work: str, whose: str, rounds: int) -> list[str]:
+    """The command whose instructions are counted."""
+    return [sys.executable, "-m", "benchmarks.counted", work, whose, str(rounds)]
+
+
+def environment() -> dict[str, str]:
+    """What makes one run like the other."""
+    return {**os.environ, "PYTHONHASHSEED": "0"}
+
+
+def cachegrind(command: Sequence[str]) -> float:
+    """The instructions of a process, by valgrind."""
+    tool = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
+    done = subprocess.run([*tool, *command], capture_output=True, text=True, env=environment(), check=True)
+    found = re.search(r"I +refs: +([\d,]+)", done.stderr)
+    if found is None:
+        raise SystemExit(f"valgrind told no count:\n{done.stderr}")
+    return float(found[1].replace(",", ""))
+
+
+def perf(command: Sequence[str]) -> float:
+    """The same by the processor's own counter, without the kernel's part."""
+    tool = ["perf", "stat", "-x,", "-e", "instructions:u", "--"]
+    done = subprocess.run([*tool, *command], capture_output=True, text=True, env=environment(), check=True)
+    found = re.search(r"^(\d+),", done.stderr, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def cpuTime(command: Sequence[str]) -> float:
+    """Seconds of CPU of a process and of those that it has waited for."""
+    before = os.times()
+    subprocess.run(command, env=environment(), check=True)
+    after = os.times()
+    return after.children_user - before.children_user + after.children_system - before.children_system
+
+
+def findTool() -> tuple[str, Callable[[Sequence[str]], float] | None]:
+    """What counts here, and its name; None if nothing does."""
+    if shutil.which("valgrind"):
+        return "cachegrind", cachegrind
+    if shutil.which("perf"):
+        try:
+            if perf([sys.executable, "-c", ""]):
+                return "perf stat", perf
+        except subprocess.CalledProcessError:
+            pass  # this machine lets nobody count
+    return "nothing counts instructions here", None
+
+
+def perItem(take: Callable[[Sequence[str]], float], work: str, whose: str, rounds: tuple[int, int] = ROUNDS) -> float:
+    """What one item costs."""
+    few, many = rounds
+    return (take(program(work, whose, many)) - take(program(work, whose, few))) / (many - few) / ITEMS
+
+
+def counted(take: Callable[[Sequence[str]], float], work: str) -> dict[str, float]:
+    """One row by instructions."""
+    ours, bare = perItem(take, work, "ours"), perItem(take, work, "bare")
+    return {"ours": round(ours, 1), "bare": round(bare, 1), "ratio": round(ours / bare, 4)}
+
+
+def timed(work: str) -> dict[str, float]:
+    """One row by the clock: the least of several runs, of both in turn."""
+    least = {"ours": float("inf"), "bare": float("inf")}
+    for _ in range(TIMED_RUNS):
+        for whose, before in least.items():
+            least[whose] = min(before, perItem(cpuTime, work, whose, TIMED_ROUNDS) * 1e6)
+    return {**least, "ratio": least["ours"] / least["bare"]}
+
+
+def measureAll(works: Sequence[str]) -> tuple[str, dict[str, dict[str, float]]]:
+    """Every row, and by what."""
+    name, take = findTool()
+    for work in works:
+        # What is compiled, and kept, by the first run is not to be counted.
+        subprocess.run(program(work, "ours", 1), check=True)
+    if take is None:
+        return name, {work: timed(work) for work in works}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = {work: pool.submit(counted, take, work) for work in works}
+        return name, {work: each.result() for work, each in waiting.items()}
+
+
+def spread(work: str) -> float:
+    """By how much of itself our own count differs between RUNS runs."""
+    name, take = findTool()
+    if take is None:
+        raise SystemExit(f"a baseline is counted, and {name}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = [pool.submit(perItem, take, work, "ours") for _ in range(RUNS)]
+        counts = [each.result() for each in waiting]
+    return (max(counts) - min(counts)) / min(counts)
+
+
+def judge(work: str, found: dict[str, float], kept: dict[str, Any] | None, tool: str) -> tuple[str, bool]:
+    """A line about a row, and whether it is within what the baseline allows."""
+    unit = "instructions" if tool in COUNTING else "µs of CPU"
+    line = f"{work:8}{found['ours']:10,.1f} {unit}, bare {found['bare']:,.1f}, ratio {found['ratio']:.3f}"
+    if tool not in COUNTING:
+        return f"{line}; not judged: {tool}", True
+    if kept is None:
+        return f"{line}; not judged: no baseline for this Python", True
+    change = found["ratio"] / kept["ratio"] - 1
+    steady = f"{kept['spread']:.2%} between {RUNS} runs"
+    line = f"{line}; baseline {kept['ratio']:.3f} ({change:+.1%}), {steady}"
+    if kept["spread"] > STEADY:
+        return f"{line}; not judged: not steady", True
+    return (line, True) if change <= TOLERANCE else (f"{line}; TOO DEAR, more than {TOLERANCE:.0%}", False)
+
+
+def main() -> int:
+    """Compare with the baseline, or write it; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.guard",
+        description="Count what the rows of the hot path cost, and fail if one has become a tenth dearer.",
+        epilog=f"rows: {', '.join(WORKS)}",
+    )
+    parser.add_argument("works", nargs="*", metavar="ROW", help="by default all")
+    parser.add_argument("--write", action="store_true", help=f"keep the figures as the baseline ({RUNS} runs of each)")
+    parser.add_argument("--output", metavar="FILE", help="write what is printed to a file too")
+    arguments = parser.parse_args()
+    works = arguments.works or list(WORKS)
+    unknown = [work for work in works if work not in WORKS]
+    if unknown:
+        parser.error(f"no row is called {unknown[0]!r}: there are {', '.join(WORKS)}")
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    baseline: dict[str, dict[str, Any]] = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    tool, figures = measureAll(works)
+    if arguments.write:
+        kept = baseline.setdefault(version, {})
+        for work, found in figures.items():
+            kept[work] = {**found, "spread": round(spread(work), 6)}
+        BASELINE.write_text(json.dumps(baseline, indent=2, sort_keys=True) + "\n")
+    judged = [judge(work, found, baseline.get(version, {}).get(work), tool) for work, found in figures.items()]
+    text = "\n".join([f"Python {version}, {tool}", *(line for line, _ in judged)])
+    print(text)
+    if arguments.output:
+        Path(arguments.output).write_text(f"{text}\n")
+    return 0 if all(good for _, good in judged) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

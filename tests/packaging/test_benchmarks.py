@@ -1,0 +1,75 @@
+"""The programs of `benchmarks/`, which need the sources: that they measure, count, and fail when they should."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks import guard
+from benchmarks.counted import WORKS as COUNTED
+from tests.wheels import root
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def module(name: str, *argv: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """`python -m name`, from the sources' folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", name, *argv], capture_output=True, text=True, cwd=root, timeout=55, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_theProgram() -> None:
+    done = module("benchmarks", "cancel", "echo-10x1k", "--rounds", "1", "--seconds", "0.05", "--json")
+    told = json.loads(done.stdout)
+    assert [each["row"] for each in told["rows"]] == ["echo-10x1k", "cancel"]
+    for each in told["rows"]:
+        assert {"calandria", "asyncio"} <= set(each["loops"])
+        assert each["loops"]["calandria"]["median"] > 0
+        assert isinstance(each["reached"], bool)
+
+
+def test_theProgram_onARowThatIsNotThere() -> None:
+    assert "no row is called ecko" in module("benchmarks", "ecko", code=2).stderr
+
+
+@pytest.mark.parametrize("whose", ["ours", "bare"])
+@pytest.mark.parametrize("work", COUNTED)
+def test_everyWork_isDone(work: str, whose: str) -> None:
+    module("benchmarks.counted", work, whose, "2")
+
+
+def test_theBaseline_hasEveryWork_andIsSteady() -> None:
+    baseline = json.loads(guard.BASELINE.read_text())
+    assert set(baseline) == {"3.11", "3.12", "3.13"}
+    for version, rows in baseline.items():
+        assert set(rows) == set(COUNTED), version
+        assert all(0 <= row["spread"] <= guard.STEADY for row in rows.values()), version
+
+
+def test_aWorkThatHasBecomeDearer_fails(tmp_path: Path) -> None:
+    """The whole program, against a baseline that says it was cheaper; nothing is judged where nothing counts."""
+    output = tmp_path / "figures.txt"
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    (tmp_path / "baseline.json").write_text(json.dumps({version: {"cancel": {"ratio": 0.1, "spread": 0.0}}}))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.guard", "cancel", "--output", str(output)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        timeout=55,
+        check=False,
+        env={**os.environ, "CALANDRIA_PERF_BASELINE": str(tmp_path / "baseline.json")},
+    )
+    counts = guard.findTool()[1] is not None
+    assert done.returncode == (1 if counts else 0), done.stderr
+    assert output.read_text() == done.stdout
+    assert ("TOO DEAR" if counts else "not judged") in done.stdout
