@@ -47,7 +47,7 @@ ROWS = {
     "cancel": Row("timer made and cancelled", "µs of CPU", WORKS["cancel"]),
     "timers": Row("timer made and fired", "µs of CPU", WORKS["timers"]),
     "threads": Row("callFromThread, one thread", "calls/s", WORKS["threads"], "rate"),
-    "idle": Row("memory of an idle connection", "KiB", Work("", "echo", "idle", 2000), "memory", most=2.5),
+    "idle": Row("memory of an idle connection", "KiB", Work("", "echo", "idle", 1000), "memory", most=2.5),
     "held": Row("memory of a waiting timer", "KiB", Work("", "held", count=1_000_000), "memory", most=0.45),
     "late": Row(
         "10 ms timer beside 1,000 x 1 KiB, worst", "ms late", Work("", "late", "echo", 1000, 1024), "late", most=20

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import guard
 from benchmarks.__main__ import markdown, reached, tell
+from benchmarks.plot import ratio
 from benchmarks.rows import Row
 from calandria.cli import main
 from calandria.cli._bench import WORKS, Work, measure
@@ -95,6 +96,13 @@ class TestTable:
     def test_aLimitOfItsOwn_isWhatCounts(self) -> None:
         assert reached(self.row(most=2.5), 2.4, 3.0, None) is True
         assert reached(self.row(most=2.5), 2.6, 0.1, None) is False
+
+    def test_inThePicture_allAreInTimesOfTheBestPeer(self) -> None:
+        cost = tell("echo", self.row(), {"calandria": [9.0], "uvloop": [6.0], "asyncio": [12.0]})
+        assert [ratio(cost, loop) for loop in ("calandria", "uvloop", "asyncio")] == [1.5, 1.0, 2.0]
+        row = Row("a row", "calls/s", WORKS["threads"], "rate")
+        rate = tell("threads", row, {"calandria": [50.0], "uvloop": [100.0], "asyncio": [25.0]})
+        assert [ratio(rate, loop) for loop in ("calandria", "uvloop", "asyncio")] == [2.0, 1.0, 4.0]
 
     def test_withoutAnyPeer_nothingIsClaimed(self) -> None:
         told = tell("echo", self.row(), {"calandria": [9.0]})

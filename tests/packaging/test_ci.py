@@ -41,8 +41,9 @@ def ci(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         code: int = 0,
         *,
         pythons: tuple[str, ...] = ("3.11", "3.12", "3.13"),
-        tools: tuple[str, ...] = ("strace",),
+        tools: tuple[str, ...] = ("strace", "valgrind"),
         reports: dict[str, str] | None = None,
+        figures: str = "echo 13,000 instructions",
     ) -> subprocess.CompletedProcess[str]:
         programs = tmp_path / "bin"
         command = f'cp -r new/. .tox && cat output && test -z "$(cat)" && exit {code}'
@@ -50,6 +51,9 @@ def ci(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         writeFiles(tmp_path, {"README.md": f"<!-- test command -->\n```sh\n{command}\n```\n", "output": output})
         writeFiles(tmp_path / ".tox", {"py311/results.xml": results.replace("42", "1000"), "old/results.xml": results})
         writeFiles(tmp_path / "new", {f"{name}/results.xml": text for name, text in written.items() if text})
+        if figures:
+            writeFiles(tmp_path / "new", {"perf/figures.txt": figures})
+        writeFiles(tmp_path / ".tox", {"perf/figures.txt": "of an earlier run"})
         (tmp_path / ".ci").mkdir()
         shutil.copy(root / ".ci/run", tmp_path / ".ci/run")
         installed = {"python3", *(f"python{version}" for version in pythons), *tools}
@@ -120,6 +124,19 @@ def test_aMissingToolIsOnlyNoted(ci: Callable[..., subprocess.CompletedProcess[s
     result = ci(allRan, tools=())
     assert result.returncode == 0, result.stdout + result.stderr
     assert "strace" in result.stdout
+    assert "valgrind" in result.stdout
+
+
+def test_figuresArePrinted(ci: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    result = ci(allRan)
+    assert "echo 13,000 instructions" in result.stdout
+    assert "of an earlier run" not in result.stdout
+
+
+def test_withoutFiguresItIsRed(ci: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    result = ci(allRan, figures="")
+    assert result.returncode == 1
+    assert "perf did not run" in result.stdout
 
 
 def test_colouredOutputCounts(ci: Callable[..., subprocess.CompletedProcess[str]]) -> None:

@@ -69,6 +69,8 @@ printing = {
     "calandria plugins info tcp": ["port", "interface", "reuseAddress"],
     "CALANDRIA_DISABLE_PLUGINS='selectors' calandria plugins": ["selectors .*disabled"],
     "CALANDRIA_STRICT_PLUGINS=1 calandria plugins": ["tcp .*calandria"],
+    "calandria bench echo timers --rounds 1 --seconds 0.2": ["echo +epoll .*µs/message", "timers .*µs/timer"],
+    "calandria bench echo --backend select,poll,epoll --rounds 1": ["echo +select", "echo +poll", "echo +epoll"],
 }
 
 # Those with a test of their own.
@@ -76,6 +78,8 @@ special = {
     markedCommand("run command"),
     markedCommand("test command"),
     "calandria run echo --listen tcp:0:interface=127.0.0.1 --json",
+    "python -m benchmarks cancel --rounds 1",
+    "python -m benchmarks.guard cancel",
 }
 
 # Programs and other files, each with its test below.
@@ -227,6 +231,19 @@ def test_jsonLine(start: Callable[..., Program]) -> None:
     assert [type(value) for value in line.values()] == [type(value) for value in example.values()]
     assert exchange(line["port"], b"json") == b"json"
     assert program.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "pattern"),
+    [
+        ("python -m benchmarks cancel --rounds 1", r"^\| timer made and cancelled \| µs of CPU \|"),
+        ("python -m benchmarks.guard cancel", r"^cancel .*, bare .*, ratio "),
+    ],
+)
+def test_commandsInTheSources(command: str, pattern: str, start: Callable[..., Program]) -> None:
+    program = start(command, cwd=root)
+    assert program.wait(timeout=120) == 0, program.output
+    assert re.search(pattern, program.output, re.MULTILINE), program.output
 
 
 # The two commands, and what contributors are told
