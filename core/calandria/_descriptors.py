@@ -41,7 +41,9 @@ class Descriptors:
         """
         if fd in self._interest:
             self._evict(fd, owner)
-        self.addReader(fd, owner)
+        self._watch(fd, READABLE)
+        self._interest[fd] = READABLE
+        self.readers[fd] = owner
 
     def addReader(self, fd: int, owner: ReadDescriptor) -> None:
         """Call `owner.doRead` when `fd` may be read. Raises error.UnsupportedDescriptor."""

@@ -30,7 +30,7 @@ packages: list[str] = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["pa
 distInfo = f"calandria-{project['version']}.dist-info"
 
 # The folders and files of the source distribution; what lies beside them in a work tree is nobody's business.
-sourceFolders = (".ci", "backends", "changes", "core", "docs", "plugins", "tests")
+sourceFolders = (".ci", "backends", "benchmarks", "changes", "core", "docs", "plugins", "tests")
 sourceFiles = {
     ".gitignore", "CONTRIBUTING.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "tox.ini",
 }  # fmt: skip
@@ -87,7 +87,9 @@ def test_metadata(wheelUnderTest: Path) -> None:
     assert metadata["Version"] == project["version"]
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert sorted(metadata.get_all("Requires-Dist") or []) == sorted(project["dependencies"])
+    required = metadata.get_all("Requires-Dist") or []
+    assert sorted(one for one in required if "extra ==" not in one) == sorted(project["dependencies"])
+    assert metadata.get_all("Provides-Extra") == list(project["optional-dependencies"]) == ["bench"]
     assert metadata.get_payload(decode=True) == (root / "README.md").read_bytes()
 
 
