@@ -49,7 +49,7 @@ def test_everyWork_isDone(work: str, whose: str) -> None:
 
 def test_theBaseline_hasEveryWork_andIsSteady() -> None:
     baseline = json.loads(guard.BASELINE.read_text())
-    assert set(baseline) == {"3.11", "3.12", "3.13"}
+    assert "3.13" in baseline, "the environment `perf` judges nothing"
     for version, rows in baseline.items():
         assert set(rows) == set(COUNTED), version
         assert all(0 <= row["spread"] <= guard.STEADY for row in rows.values()), version
