@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # What a backend may be asked to sleep at the most (seconds); longer waits are taken in several turns.
 LONGEST_SLEEP = 86400.0
 # After so many timers in one turn, and an eighth of all, the others that are due are sorted instead of being taken off
-# the heap one by one: half the cost for 200,000 at once, and never more than looking at eight for each one taken.
+# the heap one by one: a third less for 200,000 at once, and never more than looking at eight for each one taken.
 MANY_DUE = 64
 # A batch of this size may have been cut short by the backend: there may be more.
 FULL_BATCH = 256

@@ -591,7 +591,7 @@ class Stream:
 
     def _scatters(self, rest: list[Buffer]) -> bool:
         """Whether what waits goes to sendmsg(2) as it is: for long pieces copying them together costs more than that
-        does (of an echo of 100 KiB a fifth), for short ones less.
+        does (of an echo of 100 KiB a seventh), for short ones less.
         """
         long = self.bufferedBytes > LONG_PIECE * (len(rest) - self._used + 1)
         return long and type(self.channel) is socket.socket and hasattr(socket.socket, "sendmsg")
