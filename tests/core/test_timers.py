@@ -55,6 +55,34 @@ class TestOrder:
         turn(still, clock, 4)
         assert called == sorted(range(2000), key=lambda number: number % 4)
 
+    def test_manyDueAtOnce_mayBeChangedByOneOfThem(self, still: Reactor, clock: Clock, logs: LogCapture) -> None:
+        """So many that they are sorted; the change comes when they have been."""
+        called: list[object] = []
+        calls: list[Any] = []
+        told: list[Any] = []
+
+        def change() -> None:
+            for call in calls[500::2]:
+                call.cancel()
+            for call in calls[501:700:2]:
+                call.reset(0)
+            still.callLater(0, called.append, "new")
+            told.extend(still.getDelayedCalls())
+            raise ZeroDivisionError
+
+        for number in range(1000):
+            action: Any = (change,) if number == 300 else (called.append, number)
+            calls.append(still.callLater(number / 1000, *action))
+        turn(still, clock, 1)
+        assert called == [*range(300), *range(301, 500), *range(701, 1000, 2)]
+        assert [record.message.rpartition(": ")[2] for record in logs.takeErrors()] == ["ZeroDivisionError"]
+        assert len(told) == 199 + 250 + 1, "those up to 500, the odd ones after it, and the new one"
+        assert set(calls[701::2]) < set(told)
+        del called[:]
+        turn(still, clock)
+        assert called == [*range(501, 700, 2), "new"]
+        assert not still.getDelayedCalls()
+
     def test_equalDeadlines_onARealClock(self, reactor: Reactor) -> None:
         called: list[int] = []
         for number in range(1000):

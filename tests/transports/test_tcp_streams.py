@@ -141,6 +141,20 @@ def test_sumOverPartialWrites(reactor: Reactor) -> None:
     pair.peer.close()
 
 
+@pytest.mark.parametrize("sizes", [[65536, 36864], [300, 65536], [20_000] * 100, [70_000] * 300, [9000] * 63 + [1] * 3])
+def test_longPieces_arriveInOrder(reactor: Reactor, sizes: list[int]) -> None:
+    """They are sent as they are, not copied together; also where the peer takes a part of them at a time."""
+    pair = Pair(reactor)
+    pieces = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+    for piece in pieces:
+        pair.transport.write(piece)
+    call = Background(receiveExactly, pair.peer, sum(sizes))
+    pair.until(call)
+    assert call.result() == b"".join(pieces)
+    assert pair.transport.bufferedBytes == 0
+    pair.peer.close()
+
+
 def test_aWriterThatNeverYieldsCostsWhatItWrites(reactor: Reactor) -> None:
     pair = Pair(reactor)
     piece = bytes(65536)
