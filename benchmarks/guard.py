@@ -95,12 +95,6 @@ def perItem(take: Callable[[Sequence[str]], float], work: str, whose: str, round
     return (take(program(work, whose, many)) - take(program(work, whose, few))) / (many - few) / ITEMS
 
 
-def counted(take: Callable[[Sequence[str]], float], work: str) -> dict[str, float]:
-    """One row by instructions."""
-    ours, bare = perItem(take, work, "ours"), perItem(take, work, "bare")
-    return {"ours": round(ours, 1), "bare": round(bare, 1), "ratio": round(ours / bare, 4)}
-
-
 def timed(work: str) -> dict[str, float]:
     """One row by the clock: the least of several runs, of both in turn."""
     least = {"ours": float("inf"), "bare": float("inf")}
@@ -119,8 +113,14 @@ def measureAll(works: Sequence[str]) -> tuple[str, dict[str, dict[str, float]]]:
     if take is None:
         return name, {work: timed(work) for work in works}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting = {work: pool.submit(counted, take, work) for work in works}
-        return name, {work: each.result() for work, each in waiting.items()}
+        waiting = {
+            work: {whose: pool.submit(perItem, take, work, whose) for whose in ("ours", "bare")} for work in works
+        }
+    figures: dict[str, dict[str, float]] = {}
+    for work, both in waiting.items():
+        ours, bare = both["ours"].result(), both["bare"].result()
+        figures[work] = {"ours": round(ours, 1), "bare": round(bare, 1), "ratio": round(ours / bare, 4)}
+    return name, figures
 
 
 def spread(work: str) -> float:

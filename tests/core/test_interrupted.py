@@ -53,8 +53,8 @@ class Injected:
 
     def _trace(self, frame: FrameType, event: str, arg: object) -> Any:
         code = frame.f_code
-        if not code.co_filename.endswith(("_loop.py", "_waker.py")):
-            return None
+        if not code.co_filename.endswith(("_loop.py", "_waker.py")) or code.co_name == "__del__":
+            return None  # what a finalizer raises is printed and goes no further, whichever garbage the collector met
         frame.f_trace_opcodes = True
         if event == "opcode":
             before = self._before.get(frame, "")
@@ -106,6 +106,7 @@ class Life:
         try:
             self.reactor.run(installSignalHandlers=False)
         finally:
+            asleep.set()
             thread.result()
             if last.active():
                 last.cancel()

@@ -236,6 +236,7 @@ class TestCounting:
     )
     def test_afterAnyLife(self, backendName: str, logs: LogCapture, life: str) -> None:
         logs.keepToItself()
+        others = threading.active_count()
         reactor = Reactor(backend=backendName)
         refs = self.refs(reactor)
         if life == "run":
@@ -282,7 +283,7 @@ class TestCounting:
         if life == "threads":
             # A thread of the pool may still be on its way out of its last job.
             deadline = time.monotonic() + 5
-            while threading.active_count() > 1 and time.monotonic() < deadline:
+            while threading.active_count() > others and time.monotonic() < deadline:
                 os.sched_yield()
         del reactor
         assert [name for name, ref in refs.items() if ref() is not None] == []

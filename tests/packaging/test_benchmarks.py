@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ def test_theBaseline_hasEveryWork_andIsSteady() -> None:
 
 
 def test_aWorkThatHasBecomeDearer_fails(tmp_path: Path) -> None:
-    """The whole program, against a baseline that says it was cheaper; nothing is judged where nothing counts."""
+    """The documented command, against a baseline that says it was cheaper; that it passes otherwise, `perf` shows."""
     output = tmp_path / "figures.txt"
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     (tmp_path / "baseline.json").write_text(json.dumps({version: {"cancel": {"ratio": 0.1, "spread": 0.0}}}))
@@ -72,4 +73,5 @@ def test_aWorkThatHasBecomeDearer_fails(tmp_path: Path) -> None:
     counts = guard.findTool()[1] is not None
     assert done.returncode == (1 if counts else 0), done.stderr
     assert output.read_text() == done.stdout
+    assert re.search(r"^cancel .*, bare .*, ratio ", done.stdout, re.MULTILINE)
     assert ("TOO DEAR" if counts else "not judged") in done.stdout
