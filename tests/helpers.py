@@ -307,7 +307,7 @@ def openDescriptors() -> dict[int, str]:
 
 
 def descriptorsOpenedSince(before: Mapping[int, str], timeout: float = 2.0) -> dict[int, str]:
-    """What is open now and was not then. While threads of a pool still run they get `timeout` seconds to close theirs."""
+    """What is open now and was not then. While threads of a pool run they get `timeout` seconds to close theirs."""
     deadline = time.monotonic() + timeout
     while True:
         left = {fd: what for fd, what in openDescriptors().items() if before.get(fd) != what}
