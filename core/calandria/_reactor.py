@@ -15,6 +15,7 @@ import warnings
 import weakref
 from functools import partial
 from heapq import heappush
+from types import FunctionType, MethodType
 
 from calandria import _debug, _default, _registry, error, failure
 from calandria._debug import CheckedCall, Creation, reportLeaks
@@ -589,12 +590,17 @@ class Reactor:
         (one made before the first run: before that run returns). Raises error.ReactorNotRunning, error.ReactorClosed,
         error.ForkedReactor, TypeError.
         """
-        try:
-            # A partial is equal to nothing but itself, which is what taking one back needs. Handing on no arguments
-            # where there are none saves 430 instructions of 5,960.
-            call = partial(callable, *args, **kw) if args or kw else partial(callable)
-        except TypeError:
-            raise TypeError(f"callFromThread takes a callable, not {callable!r}") from None
+        call: Callable[[], object]
+        kind = type(callable)
+        if args or kw or (kind is not FunctionType and kind is not MethodType):
+            try:
+                call = partial(callable, *args, **kw)
+            except TypeError:
+                raise TypeError(f"callFromThread takes a callable, not {callable!r}") from None
+        else:
+            # As it is: 4,100 instructions and no garbage where a partial makes it 5,500, and twice the time. What is
+            # taken back is found by `==`, which for these asks nobody, and makes no difference between equal ones.
+            call = callable
         calls = self._calls
         if calls.sealed:
             queued = calls.addSealed(call)

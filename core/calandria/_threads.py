@@ -12,8 +12,7 @@ from threading import get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from functools import partial
-    from typing import Any
+    from collections.abc import Callable
 
 
 class ThreadCalls:
@@ -22,21 +21,21 @@ class ThreadCalls:
     __slots__ = ("append", "calls", "drainer", "popleft", "sealed")
 
     def __init__(self) -> None:
-        self.calls: deque[partial[Any]] = deque()
+        self.calls: deque[Callable[[], object]] = deque()
         self.append = self.calls.append
         self.popleft = self.calls.popleft
         self.sealed = False
         # The thread that drains the sealed queue: what it adds itself meanwhile is still taken.
         self.drainer: int | None = None
 
-    def addSealed(self, call: partial[Any]) -> bool:
+    def addSealed(self, call: Callable[[], object]) -> bool:
         """Queue a call if the queue is being drained in this thread; otherwise False: it will never be made."""
         if self.drainer != get_ident():
             return False
         self.append(call)
         return True
 
-    def wasTaken(self, call: partial[Any]) -> bool:
+    def wasTaken(self, call: Callable[[], object]) -> bool:
         """Whether the last drain found a call that was added just when the queue was sealed; if not, the call is taken
         back.
         """

@@ -445,12 +445,17 @@ class TestInterleavings:
                 return
             yield call
 
-    def test_callFromThread_againstTheEndOfARun(self, logs: LogCapture) -> None:
-        """A7: refused, or made before run() returned."""
+    @pytest.mark.parametrize("arguments", [("x",), ()])
+    def test_callFromThread_againstTheEndOfARun(self, logs: LogCapture, arguments: tuple[str, ...]) -> None:
+        """A7: refused, or made before run() returned. Without arguments it is queued as it is."""
         made: list[str] = []
+
+        def make(what: str = "x") -> None:
+            made.append(what)
+
         with Reactor(backend="poll") as reactor:
             accepted = 0
-            for call in self.steps(lambda step: Interleaved(lambda: reactor.callFromThread(made.append, "x"), step)):
+            for call in self.steps(lambda step: Interleaved(lambda: reactor.callFromThread(make, *arguments), step)):
                 runBriefly(reactor)
                 present = made[:]
                 if call.finish():
@@ -461,6 +466,27 @@ class TestInterleavings:
                 # For the next one, it is as on a new reactor.
                 reactor.iterate()
             assert accepted
+
+    def test_theSameCall_fromTwoThreads_againstTheEndOfARun(self, logs: LogCapture) -> None:
+        """It is made as often as it was accepted, whichever of the two comes too late."""
+        made: list[str] = []
+
+        class Caller:
+            def make(self) -> None:
+                made.append("x")
+
+        caller = Caller()
+        refused = 0
+        with Reactor(backend="poll") as reactor:
+            for call in self.steps(lambda step: Interleaved(lambda: reactor.callFromThread(caller.make), step)):
+                reactor.callWhenRunning(reactor.callFromThread, caller.make)
+                runBriefly(reactor)
+                accepted = 1 + call.finish()
+                refused += accepted == 1
+                assert made == ["x"] * accepted
+                made.clear()
+                reactor.iterate()
+        assert refused
 
     @pytest.mark.parametrize("call", ["wakeUp", "callFromThread"])
     def test_againstClose(self, logs: LogCapture, call: str) -> None:
@@ -488,8 +514,11 @@ class TestInterleavings:
             assert astray == []
         reactors.pop().close()
 
+    @pytest.mark.parametrize("arguments", [("x",), ()])
     @pytest.mark.parametrize("wokenBefore", [False, True])
-    def test_callFromThread_againstThePoll(self, logs: LogCapture, wokenBefore: bool) -> None:
+    def test_callFromThread_againstThePoll(
+        self, logs: LogCapture, wokenBefore: bool, arguments: tuple[str, ...]
+    ) -> None:
         """The loop has decided to sleep for ever; whatever the other thread has done by then, the poll must end."""
 
         class Meeting(Watched):
@@ -507,9 +536,13 @@ class TestInterleavings:
                 return super().poll(timeout)
 
         made: list[str] = []
+
+        def make(what: str = "x") -> None:
+            made.append(what)
+
         backend = Meeting("poll")
         with Reactor(backend=backend) as reactor:
-            for call in self.steps(lambda step: Interleaved(lambda: reactor.callFromThread(made.append, "x"), step)):
+            for call in self.steps(lambda step: Interleaved(lambda: reactor.callFromThread(make, *arguments), step)):
                 if wokenBefore:
                     reactor.wakeUp()
                 backend.call = call
