@@ -194,11 +194,9 @@ class Loop:
                     self.raised(stream, exc)
                 if timed:
                     self.measured(userOf(stream, "flush"), began)
-            stream = None
-        finally:
-            left = [*batch] if stream is None else [stream, *batch]
-            if left:  # a signal handler raised between two of them
-                unsent[:0] = left
+        except BaseException:  # a signal handler raised between two of them
+            unsent[:0] = batch if stream is None else [stream, *batch]
+            raise
 
     def drain(self, most: int) -> int:
         """Make the calls that wait, and at most `most` of those that they add; how many were dropped then."""
