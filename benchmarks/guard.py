@@ -2,9 +2,10 @@
 
 Times on shared machines are noise, so instructions are counted, of us and of the barest loop that does the same
 (`counted`), by valgrind's cachegrind or by `perf stat`; the figure of a row is their ratio, which hardly depends on how
-Python was built. A row that is more than a tenth dearer than `baseline.json` says fails. Where nothing can count, the
-ratio is one of CPU times, the best of several rounds: the row says so, and is not judged, for such a ratio differs by
-more than a tenth from one run to the next.
+Python was built. A row that is more than a tenth dearer than `baseline.json` says fails; one that the baseline's tool
+did not count is not judged, for no two count the same. Where nothing can count, the ratio is one of CPU times, the best
+of several runs: the row says so, and is not judged either, for such a ratio differs by more than a tenth from one run
+to the next.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 BASELINE = Path(os.environ.get("CALANDRIA_PERF_BASELINE") or Path(__file__).with_name("baseline.json"))
 # A row may be dearer by so much than it was when the baseline was written.
 TOLERANCE = 0.10
+# One that is cheaper by so much has a baseline that would let it become dearer again unnoticed.
+CHEAPER = 0.03
 # Counted is the difference between two runs: start and end cancel out.
 ROUNDS = (20, 60)
 # The same where time is taken, which needs more of it, and the best of several runs.
-TIMED_ROUNDS = (500, 3000)
+TIMED_ROUNDS = (500, 5000)
 TIMED_RUNS = 7
 # How often a row is counted when a baseline is written, to see whether the figure is steady; and how steady it must be.
 RUNS = 20
@@ -62,18 +65,21 @@ def cachegrind(command: Sequence[str]) -> float:
 
 def perf(command: Sequence[str]) -> float:
     """The same by the processor's own counter, without the kernel's part."""
-    tool = ["perf", "stat", "-x,", "-e", "instructions:u", "--"]
+    # Without the children: the client of a server is one.
+    tool = ["perf", "stat", "--no-inherit", "-x,", "-e", "instructions:u", "--"]
     done = subprocess.run([*tool, *command], capture_output=True, text=True, env=environment(), check=True)
     found = re.search(r"^(\d+),", done.stderr, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
 def cpuTime(command: Sequence[str]) -> float:
-    """Seconds of CPU of a process and of those that it has waited for."""
-    before = os.times()
-    subprocess.run(command, env=environment(), check=True)
-    after = os.times()
-    return after.children_user - before.children_user + after.children_system - before.children_system
+    """Seconds of CPU of a process."""
+    process = subprocess.Popen(command, env=environment())
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return used.ru_utime + used.ru_stime
 
 
 def findTool() -> tuple[str, Callable[[Sequence[str]], float] | None]:
@@ -89,29 +95,30 @@ def findTool() -> tuple[str, Callable[[Sequence[str]], float] | None]:
     return "nothing counts instructions here", None
 
 
-def perItem(take: Callable[[Sequence[str]], float], work: str, whose: str, rounds: tuple[int, int] = ROUNDS) -> float:
+def perItem(take: Callable[[Sequence[str]], float], work: str, whose: str) -> float:
     """What one item costs."""
-    few, many = rounds
+    few, many = ROUNDS
     return (take(program(work, whose, many)) - take(program(work, whose, few))) / (many - few) / ITEMS
 
 
 def timed(work: str) -> dict[str, float]:
-    """One row by the clock: the least of several runs, of both in turn."""
-    least = {"ours": float("inf"), "bare": float("inf")}
+    """One row by the clock: the least that few rounds took, and the least that many took, of both in turn."""
+    few, many = TIMED_ROUNDS
+    least = {(whose, rounds): float("inf") for whose in ("ours", "bare") for rounds in TIMED_ROUNDS}
     for _ in range(TIMED_RUNS):
-        for whose, before in least.items():
-            least[whose] = min(before, perItem(cpuTime, work, whose, TIMED_ROUNDS) * 1e6)
-    return {**least, "ratio": least["ours"] / least["bare"]}
+        for (whose, rounds), before in least.items():
+            least[whose, rounds] = min(before, cpuTime(program(work, whose, rounds)))
+    ours, bare = ((least[whose, many] - least[whose, few]) / (many - few) / ITEMS * 1e6 for whose in ("ours", "bare"))
+    return {"ours": ours, "bare": bare, "ratio": ours / bare if bare > 0 else float("nan")}
 
 
-def measureAll(works: Sequence[str]) -> tuple[str, dict[str, dict[str, float]]]:
-    """Every row, and by what."""
-    name, take = findTool()
+def measureAll(works: Sequence[str], take: Callable[[Sequence[str]], float] | None) -> dict[str, dict[str, float]]:
+    """Every row."""
     for work in works:
         # What is compiled, and kept, by the first run is not to be counted.
         subprocess.run(program(work, "ours", 1), check=True)
     if take is None:
-        return name, {work: timed(work) for work in works}
+        return {work: timed(work) for work in works}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting = {
             work: {whose: pool.submit(perItem, take, work, whose) for whose in ("ours", "bare")} for work in works
@@ -120,18 +127,15 @@ def measureAll(works: Sequence[str]) -> tuple[str, dict[str, dict[str, float]]]:
     for work, both in waiting.items():
         ours, bare = both["ours"].result(), both["bare"].result()
         figures[work] = {"ours": round(ours, 1), "bare": round(bare, 1), "ratio": round(ours / bare, 4)}
-    return name, figures
+    return figures
 
 
-def spread(work: str) -> float:
-    """By how much of itself our own count differs between RUNS runs."""
-    name, take = findTool()
-    if take is None:
-        raise SystemExit(f"a baseline is counted, and {name}")
+def spread(take: Callable[[Sequence[str]], float], work: str) -> float:
+    """By how much of itself the count differs between RUNS runs, ours or the bare loop's."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting = [pool.submit(perItem, take, work, "ours") for _ in range(RUNS)]
-        counts = [each.result() for each in waiting]
-    return (max(counts) - min(counts)) / min(counts)
+        waiting = [[pool.submit(perItem, take, work, whose) for _ in range(RUNS)] for whose in ("ours", "bare")]
+    counts = [[each.result() for each in several] for several in waiting]
+    return max((max(several) - min(several)) / min(several) for several in counts)
 
 
 def judge(work: str, found: dict[str, float], kept: dict[str, Any] | None, tool: str) -> tuple[str, bool]:
@@ -141,13 +145,17 @@ def judge(work: str, found: dict[str, float], kept: dict[str, Any] | None, tool:
     if tool not in COUNTING:
         return f"{line}; not judged: {tool}", True
     if kept is None:
-        return f"{line}; not judged: no baseline for this Python", True
+        return f"{line}; not judged: the baseline has no such row for this Python", True
+    if kept["tool"] != tool:
+        return f"{line}; not judged: the baseline was counted by {kept['tool']}", True
     change = found["ratio"] / kept["ratio"] - 1
     steady = f"{kept['spread']:.2%} between {RUNS} runs"
     line = f"{line}; baseline {kept['ratio']:.3f} ({change:+.1%}), {steady}"
     if kept["spread"] > STEADY:
         return f"{line}; not judged: not steady", True
-    return (line, True) if change <= TOLERANCE else (f"{line}; TOO DEAR, more than {TOLERANCE:.0%}", False)
+    if change > TOLERANCE:
+        return f"{line}; TOO DEAR, more than {TOLERANCE:.0%}", False
+    return f"{line}; cheaper: write a new baseline" if change < -CHEAPER else line, True
 
 
 def main() -> int:
@@ -167,11 +175,18 @@ def main() -> int:
         parser.error(f"no row is called {unknown[0]!r}: there are {', '.join(WORKS)}")
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     baseline: dict[str, dict[str, Any]] = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
-    tool, figures = measureAll(works)
-    if arguments.write:
+    tool, take = findTool()
+    if arguments.write and take is None:
+        parser.error(f"a baseline is counted, and {tool}")
+    try:
+        figures = measureAll(works, take)
+    except subprocess.CalledProcessError as exc:
+        print(f"{' '.join(exc.cmd)} failed with exit code {exc.returncode}\n{exc.stderr or ''}", file=sys.stderr)
+        return 1
+    if arguments.write and take is not None:
         kept = baseline.setdefault(version, {})
         for work, found in figures.items():
-            kept[work] = {**found, "spread": round(spread(work), 6)}
+            kept[work] = {**found, "spread": round(spread(take, work), 6), "tool": tool}
         BASELINE.write_text(json.dumps(baseline, indent=2, sort_keys=True) + "\n")
     judged = [judge(work, found, baseline.get(version, {}).get(work), tool) for work, found in figures.items()]
     text = "\n".join([f"Python {version}, {tool}", *(line for line, _ in judged)])

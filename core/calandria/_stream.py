@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from calandria._timers import DelayedCall
     from calandria.protocol import Factory, Protocol
 
-# A larger buffer makes malloc map and unmap pages at every call, which costs more than the system calls it saves.
+# What one read asks for, and what dataReceived gets at the most (bytes).
 READ_SIZE = 65536
 # Reads of one stream per event; more are taken only while the last one was full, and others get their turn then.
 READS = 4

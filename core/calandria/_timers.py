@@ -185,6 +185,14 @@ class Timers:
 
     def next(self) -> float | None:
         """When the first live call is due; None if there is none. Stale entries at the top go."""
+        if self.due or self.aside:
+            # Asked from inside one of the calls of a turn: whatever is in these is due by now.
+            for entries in (self.due, self.aside):
+                while entries:
+                    time, number, call = entries[-1]
+                    if call.number == number:
+                        return time
+                    entries.pop()
         heap = self.heap
         while heap:
             time, number, call = heap[0]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -12,13 +14,37 @@ from benchmarks import guard
 from benchmarks.__main__ import markdown, reached, tell
 from benchmarks.plot import ratio
 from benchmarks.rows import Row
-from calandria.cli import main
-from calandria.cli._bench import WORKS, Work, measure
+from calandria.cli import _bench, main
+from calandria.cli._bench import WORKS, Program, Work, measure
 from calandria.cli._output import CommandError
 
 QUICK = ["--seconds", "0.05", "--rounds", "1"]
 # Few enough to be quick: what a figure is worth is not tested here.
 FEW = 200
+# A server that fails as soon as a client is there.
+FAILING = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    print(listener.getsockname()[1], flush=True)
+    listener.accept()
+raise SystemExit(3)
+"""
+MUTE = """
+from calandria import Reactor
+from calandria.cli import _works
+from calandria_select import SelectBackend
+
+class Mute(SelectBackend):
+    def socketpair(self):
+        return None
+
+    def poll(self, timeout):
+        if timeout is None:
+            print("asleep", flush=True)
+        return super().poll(timeout)
+
+_works.main({"calandria": lambda backend: _works.Ours(Mute())})
+"""
 
 
 def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
@@ -64,12 +90,42 @@ class TestCommand:
             (["echo", "--size", "many"], 2, "a whole number, 1 or more, not 'many'"),
             (["echo", "--seconds", "0"], 2, "a number of seconds, 0.05 to 60, not '0'"),
             (["echo", "--seconds", "nan"], 2, "a number of seconds, 0.05 to 60, not 'nan'"),
+            (["echo", "--backend", ","], 2, "names of backends, separated by commas, not ','"),
             (["echo", "--rounds", "-1"], 2, "a whole number, 1 or more, not '-1'"),
         ],
     )
     def test_wrongUse(self, argv: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["bench", *argv]) == code
         assert said in capsys.readouterr().err
+
+    def test_aMessageThatNoMemoryHolds(self, capfd: pytest.CaptureFixture[str]) -> None:
+        assert main(["bench", "echo", "--size", str(1 << 60), *QUICK]) == 1
+        said = capfd.readouterr().err
+        assert "load: " in said
+        assert "Traceback" not in said
+
+    def test_aBackendThatFails_isNamed_andNotTheLoad(self) -> None:
+        with pytest.raises(CommandError, match="the loop echo ended early, with exit code 3"):
+            measure([sys.executable, "-c", FAILING, "the loop"], replace(WORKS["echo"], connections=2), 0.2)
+
+    def test_aLoopThatNobodyCanWake_endsAllTheSame(self) -> None:
+        """The backend gives no pair of sockets, which it need not; and this one's polls end of themselves never."""
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-c", MUTE, "echo"]
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+            assert process.stdout is not None
+            assert [process.stdout.readline() for _ in range(2)][1] == "asleep\n"
+            _, said = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert said == "the loop does not stop when another thread tells it to\n"
+
+    def test_aProgramThatDoesNotEnd_isEnded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_bench, "ENDING", 0.1)
+        program = Program([sys.executable, "-c", "import threading; print('up', flush=True); threading.Event().wait()"])
+        with pytest.raises(CommandError, match="did not end when its input did"), program:
+            assert program.line() == "up\n"
+        with pytest.raises(CommandError, match="exit code -9"):
+            program.check()
 
     def test_aProgramThatEndsEarly_isNamed(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(CommandError, match="ended early, with exit code 3"):
@@ -111,24 +167,31 @@ class TestTable:
     def test_markdown_saysPlainlyWhatIsNotReached(self) -> None:
         figures = {"calandria": [9.0, 11.0, 10.0], "uvloop": [5.0]}
         *_, line = markdown([tell("echo", self.row(), figures)]).splitlines()
-        assert line == "| a row | µs of CPU | – | 10 (9..11) | 5 | – | – | 2.00 | – | **no** |"
+        assert line == "| a row | µs of CPU | – | 10 (9..11) | 5 (5..5) | – | – | 2.00 | – | **no** |"
 
 
 class TestGuard:
-    kept: ClassVar = {"ratio": 2.0, "spread": 0.0}
+    kept: ClassVar = {"ratio": 2.0, "spread": 0.0, "tool": "cachegrind"}
 
     @pytest.mark.parametrize(("ratio", "good"), [(1.5, True), (2.0, True), (2.19, True), (2.21, False)])
     def test_aTenth(self, ratio: float, good: bool) -> None:
         line, judged = guard.judge("echo", {"ours": 1.0, "bare": 1.0, "ratio": ratio}, self.kept, "cachegrind")
         assert judged is good
         assert ("TOO DEAR" in line) is not good
+        assert ("cheaper" in line) is (ratio < 1.9)
+
+    def test_whereNothingCounts_itIsTimed(self) -> None:
+        found = guard.measureAll(["cancel"], None)["cancel"]
+        assert 0 < found["bare"] < found["ours"]
+        assert found["ratio"] > 1
 
     @pytest.mark.parametrize(
         ("kept", "tool", "said"),
         [
-            (None, "cachegrind", "no baseline for this Python"),
+            (None, "cachegrind", "the baseline has no such row for this Python"),
+            (kept, "perf stat", "the baseline was counted by cachegrind"),
             (kept, "nothing counts instructions here", "nothing counts instructions here"),
-            ({"ratio": 2.0, "spread": 0.5}, "perf stat", "not steady"),
+            ({**kept, "spread": 0.5}, "cachegrind", "not steady"),
         ],
     )
     def test_whatIsNotJudged_saysSo(self, kept: dict[str, Any] | None, tool: str, said: str) -> None:

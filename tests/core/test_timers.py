@@ -25,6 +25,7 @@ from tests.helpers import runUntil
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from calandria.interfaces import DelayedCall
     from tests.helpers import LogCapture
 
 
@@ -172,6 +173,30 @@ class TestOrder:
             assert calls == list(range(100))
             assert not early
             assert len(backend.timeouts) <= 110
+
+
+class TestTimeout:
+    @pytest.mark.parametrize("count", [40, 300])
+    def test_askedInsideACall_whileOthersAreDue_itIsNull(self, still: Reactor, clock: Clock, count: int) -> None:
+        """Many that are due at once are kept elsewhere than a few; those that were cancelled there do not count."""
+        answers: list[float | None] = []
+        calls: list[DelayedCall] = []
+
+        def ask() -> None:
+            answers.append(still.timeout())
+            for call in calls[1:-1]:
+                if call.active():
+                    call.cancel()
+            answers.append(still.timeout())
+            calls[-1].cancel()
+            answers.append(still.timeout())
+            still.callLater(7, print)
+            answers.append(still.timeout())
+
+        for number in range(count):
+            calls.append(still.callLater(0, ask if number == count * 2 // 3 else int))
+        turn(still, clock, 1)
+        assert answers == [0, 0, None, 7]
 
 
 class TestRefusals:

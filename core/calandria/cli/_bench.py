@@ -1,8 +1,9 @@
 """`calandria bench`: what a backend costs here, on work that can be compared.
 
 The loop under test and the load are processes of their own, on loopback only. What is counted is the CPU of the loop's
-process for each item, so that a load that is slower than the loop does not matter. `benchmarks/` of the sources puts
-other loops beside ours, with the same works and the same measuring.
+process for each item. A load that is slower than the loop, as this one in Python is, still makes items dearer, because
+fewer of them come together: the figures of two backends can be compared, those of two loads cannot. `benchmarks/` of
+the sources has a load in C, and puts other loops beside ours, with the same works and the same measuring.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ EPILOG = """\
   cpu              microseconds of CPU per item, the median of all rounds
   cpuMin, cpuMax   the same, of the best and of the worst round
   rate             items per second, the median
+  busy             part of the time in which the reactor's process had work
+
+The load is a program in Python: it leaves the reactor idle for a part of the
+time, and few items come at a time, which makes each of them dearer. Compare
+backends with each other, not with figures of another load.
 
 examples:
   calandria bench
@@ -53,6 +59,8 @@ WARMUP = 0.3
 SHORTEST, LONGEST = 0.05, 60.0
 # Longer than any measurement takes (seconds); what takes longer hangs, and is ended.
 LIMIT = 2 * LONGEST
+# How long (seconds) a program may take to end when its input has.
+ENDING = 5.0
 
 # Which core a process runs on can be chosen on Linux only.
 _system: Any = os
@@ -93,6 +101,11 @@ class Figure:
     cpu: float
     rate: float
 
+    @property
+    def busy(self) -> float:
+        """The part of the time in which the process had work; more than 1 if it has several threads."""
+        return self.cpu * self.rate / 1e6
+
 
 class Program:
     """A process that prints lines; owned by who measures with it, and ended at the end of the `with` at the latest."""
@@ -102,7 +115,8 @@ class Program:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if cpu is not None:
             _system.sched_setaffinity(self._process.pid, {cpu})
-        self._limit = threading.Timer(LIMIT, self._process.kill)
+        self._hung = False
+        self._limit = threading.Timer(LIMIT, self._hang)
         self._limit.daemon = True
         self._limit.start()
 
@@ -111,9 +125,22 @@ class Program:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            code = self._process.wait()
-            raise CommandError(f"{' '.join(self._command)} ended early, with exit code {code}", FAILED)
+            self._process.wait()
+            self.check()
         return line
+
+    def check(self) -> None:
+        """Raises CommandError if it has ended."""
+        try:
+            code = self._process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            return
+        what = f"did nothing for {LIMIT:g} seconds" if self._hung else f"ended early, with exit code {code}"
+        raise CommandError(f"{' '.join(self._command)} {what}", FAILED)
+
+    def _hang(self) -> None:
+        self._hung = True
+        self._process.kill()
 
     def look(self) -> dict[str, float]:
         """What a server has taken until now."""
@@ -127,7 +154,6 @@ class Program:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
-        self._limit.cancel()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -136,8 +162,18 @@ class Program:
             pass  # it has ended
         if kind is not None:
             self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
+        ended = True
+        try:
+            self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            ended = False
+            self._process.kill()
+            self._process.wait()
+        finally:
+            self._limit.cancel()
+            self._process.stdout.close()
+        if not ended:
+            raise CommandError(f"{' '.join(self._command)} did not end when its input did", FAILED)
 
 
 def cores() -> tuple[int | None, int | None]:
@@ -157,11 +193,15 @@ def measure(loop: Sequence[str], work: Work, seconds: float, load: Sequence[str]
     with Program([*loop, work.work], here) as server:
         port = server.line().strip()
         told = [work.mode, port, work.connections, work.size, WARMUP, seconds]
-        with Program([*load, *map(str, told)], there) as generator:
-            generator.line()
-            before = server.look()["cpu"]
-            count, wall = map(int, generator.line().split())
-            after = server.look()["cpu"]
+        try:
+            with Program([*load, *map(str, told)], there) as generator:
+                generator.line()
+                before = server.look()["cpu"]
+                count, wall = map(int, generator.line().split())
+                after = server.look()["cpu"]
+        except CommandError:
+            server.check()  # if the server failed, the load could but fail too
+            raise
     if not count:
         raise CommandError(f"nothing was done in {seconds:g} seconds: measure for longer", FAILED)
     items = count / work.scale
@@ -176,13 +216,14 @@ def addParser(subparsers: Any) -> None:
     parser.add_argument("works", nargs="*", metavar="WORK", type=_work, help="by default all of them")
     parser.add_argument(
         "--backend",
+        type=_names,
         metavar="NAME[,NAME...]",
         help="one or several that are installed; by default the one taken unasked",
     )
-    parser.add_argument("--connections", type=_atLeastOne, metavar="N", help="for echo (100) and accept (10)")
-    parser.add_argument("--size", type=_atLeastOne, metavar="BYTES", help="of a message of echo (1024)")
-    parser.add_argument("--seconds", type=_seconds, default=1.0, metavar="S", help="of each measurement (1)")
-    parser.add_argument("--rounds", type=_atLeastOne, default=3, metavar="N", help="how often each is measured (3)")
+    parser.add_argument("--connections", type=atLeastOne, metavar="N", help="for echo (100) and accept (10)")
+    parser.add_argument("--size", type=atLeastOne, metavar="BYTES", help="of a message of echo (1024)")
+    parser.add_argument("--seconds", type=seconds, default=1.0, metavar="S", help="of each measurement (1)")
+    parser.add_argument("--rounds", type=atLeastOne, default=3, metavar="N", help="how often each is measured (3)")
     addJSONOption(parser, "print a list of objects instead of a table")
     parser.set_defaults(command=bench)
 
@@ -193,13 +234,22 @@ def _work(text: str) -> str:
     return text
 
 
-def _atLeastOne(text: str) -> int:
+def atLeastOne(text: str) -> int:
+    """A type for argparse."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"a whole number, 1 or more, not {text!r}")
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"names of backends, separated by commas, not {text!r}")
+    return names
+
+
+def seconds(text: str) -> float:
+    """A type for argparse: how long to measure."""
     try:
         value = float(text)
     except ValueError:
@@ -213,7 +263,7 @@ def bench(arguments: argparse.Namespace) -> int:
     """Measure, and print."""
     works = {name: adapted(name, arguments) for name in arguments.works or WORKS}
     # By what they are called here, the program that has a reactor on each.
-    backends = dict(usable(name) for name in (arguments.backend or "").split(","))
+    backends = dict(usable(name) for name in arguments.backend or [None])
     figures: dict[tuple[str, str], list[Figure]] = {}
     for name, work in works.items():
         for _ in range(arguments.rounds):
@@ -224,7 +274,7 @@ def bench(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sayJSON(told)
     else:
-        say(table(("WORK", "BACKEND", "CPU", "BEST..WORST", "RATE"), rows(told)))
+        say(table(("WORK", "BACKEND", "CPU", "BEST..WORST", "RATE", "BUSY"), rows(told)))
     return OK
 
 
@@ -238,11 +288,11 @@ def adapted(name: str, arguments: argparse.Namespace) -> Work:
     return work
 
 
-def usable(name: str) -> tuple[str, list[str]]:
+def usable(name: str | None) -> tuple[str, list[str]]:
     """The backend of that name, or the one taken unasked, and how to start it. Raises error.PluginError."""
-    with Reactor(name.strip() or None) as reactor:
-        if name.strip():
-            return name.strip(), [*OWN, "--backend", name.strip()]
+    with Reactor(name) as reactor:
+        if name is not None:
+            return name, [*OWN, "--backend", name]
         return reactor.backend.name, [*OWN]
 
 
@@ -257,6 +307,7 @@ def tell(name: str, backend: str, unit: str, figures: Sequence[Figure]) -> dict[
         "cpuMin": round(min(cpu), 3),
         "cpuMax": round(max(cpu), 3),
         "rate": round(statistics.median(figure.rate for figure in figures), 1),
+        "busy": round(statistics.median(figure.busy for figure in figures), 2),
     }
 
 
@@ -269,6 +320,7 @@ def rows(told: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
             f"{each['cpu']:.2f} µs/{each['unit']}",
             f"{each['cpuMin']:.2f}..{each['cpuMax']:.2f}",
             f"{each['rate']:,.0f}/s",
+            f"{each['busy']:.0%}",
         )
         for each in told
     ]

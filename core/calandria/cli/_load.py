@@ -126,6 +126,14 @@ def main() -> None:
         parser.add_argument(name, type=float)
     arguments = parser.parse_args()
     raiseLimit()
+    try:
+        work(arguments)
+    except (OSError, MemoryError) as exc:
+        sys.exit(f"load: {str(exc) or 'out of memory'}")
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Connect, work, and tell. Raises OSError, MemoryError."""
     load = Load(arguments.mode, arguments.port, arguments.size)
     try:
         for _ in range(arguments.connections):

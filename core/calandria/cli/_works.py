@@ -24,6 +24,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from calandria import Protocol, Reactor, ServerFactory
+from calandria.cli._load import raiseLimit
 from calandria.cli._output import say
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 SPREAD = 0.05
 # How often the timer of the work `late` is due (seconds).
 TICK = 0.01
+# A loop that does not stop for so long (seconds) after it was told to never will.
+STOPPING = 2.0
 # What a port is to let wait, so that a load may connect at once.
 BACKLOG = 1024
 
@@ -129,6 +132,7 @@ def serve(peer: Peer, work: str) -> None:
     """Serve until the input ends."""
     port = peer.listen(work != "sink")
     ticker: list[_Ticker] = []
+    ended = threading.Event()
 
     def answer() -> None:
         for _ in sys.stdin:
@@ -137,6 +141,9 @@ def serve(peer: Peer, work: str) -> None:
                 found["late"], one.worst = one.worst, 0.0
             say(json.dumps(found))
         peer.fromThread(peer.stop)
+        if not ended.wait(STOPPING):
+            os.write(2, b"the loop does not stop when another thread tells it to\n")
+            os._exit(1)
 
     def begin() -> None:
         if work == "late":
@@ -145,6 +152,7 @@ def serve(peer: Peer, work: str) -> None:
         threading.Thread(target=answer, daemon=True).start()
 
     peer.run(begin)
+    ended.set()
 
 
 def cancelled(peer: Peer, count: int, done: Callable[[], None]) -> None:
@@ -241,6 +249,7 @@ def main(peers: Mapping[str, Callable[[str | None], Peer]], argv: Sequence[str] 
     parser.add_argument("count", nargs="?", type=int, default=100_000)
     parser.add_argument("--backend", help="of a reactor: one that is installed")
     arguments = parser.parse_args(argv)
+    raiseLimit()
     peer = peers[arguments.peer if len(peers) > 1 else next(iter(peers))](arguments.backend)
     if arguments.work in SERVERS:
         serve(peer, arguments.work)
