@@ -90,6 +90,7 @@ class Connector:
             factory.startedConnecting(self)
         except BaseException:
             self._giveUp()
+            self._untold.clear()
             self._stopFactory()
             raise
 
@@ -182,15 +183,13 @@ class Connector:
         self.reactor.owned.pop(self, None)
         try:
             protocol = self.buildProtocol(stream.getPeer())
-        except Exception as exc:
+        except BaseException as exc:
             stream.discard()
-            reason = failure.Failure(exc)
-            failure.log(f"buildProtocol of {type(self.factory).__name__} raised", reason)
-            self.connectionFailed(reason)
+            self.reactor.loop.callbackRaised(f"buildProtocol of {type(self.factory).__name__}", exc)
+            # What is no Exception leaves run() with all its frames; the factory is told no more than that.
+            told = exc if isinstance(exc, Exception) else error.ConnectionLost(f"{exc!r} came out of buildProtocol")
+            self.connectionFailed(failure.Failure(told))
             return
-        except BaseException:
-            stream.discard()
-            raise
         refused = protocol is None
         if protocol is None:
             # Made, in the factory's eyes, and lost again.
@@ -281,7 +280,7 @@ class _Attempt:
         elif code in (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR):
             try:
                 # Whoever had the number before has gone without a word.
-                self.race.reactor.descriptors.forget(self._fd)
+                self.race.reactor.descriptors.evict(self._fd)
                 self.race.reactor.descriptors.addWriter(self._fd, self)
             except error.UnsupportedDescriptor as exc:
                 self.close()
@@ -307,7 +306,7 @@ class _Attempt:
         self._connected(sock)
 
     def _connected(self, sock: socket.socket) -> None:
-        self.race.reactor.descriptors.forget(self._fd)
+        self.race.reactor.descriptors.forget(self._fd, self)
         self.socket = None
         self.race.won(self, sock)
 
@@ -318,7 +317,7 @@ class _Attempt:
     def connectionLost(self, reason: failure.Failure) -> None:
         """Somebody else closed the descriptor."""
         if self.socket is not None:
-            self.race.reactor.descriptors.forget(self._fd)
+            self.race.reactor.descriptors.forget(self._fd, self)
             self.socket.detach()
             self.socket = None
             self.race.failed(self, reason.value)
@@ -332,7 +331,7 @@ class _Attempt:
     def close(self) -> None:
         """Give the socket back."""
         if self.socket is not None:
-            self.race.reactor.descriptors.forget(self._fd)
+            self.race.reactor.descriptors.forget(self._fd, self)
             self.socket.close()
             self.socket = None
 
@@ -367,6 +366,11 @@ class _Race:
                     break
             except error.ConnectError as exc:
                 self._errors.append((address, exc))
+            except (OSError, TypeError, ValueError, OverflowError) as exc:
+                # Whoever answers for a name may answer what connect(2) cannot take.
+                self._errors.append((address, error.ConnectError(string=f"{address!r} is no address: {exc}")))
+                while self._running and self._running[-1].address is address:
+                    self._running.pop().close()
             finally:
                 self._beginning = False
         if self.done is None:

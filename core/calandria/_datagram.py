@@ -130,7 +130,7 @@ class DatagramPort:
         if not self.connected:
             return
         if isinstance(reason.value, error.ConnectionFdescWentAway) and self.socket is not None:
-            self.reactor.descriptors.forget(self._fd)
+            self.reactor.descriptors.forget(self._fd, self)
             self.socket.detach()
         self._end(self.protocol.doStop)
 
@@ -163,7 +163,7 @@ class DatagramPort:
     def _close(self) -> None:
         sock, self.socket = self.socket, None
         if sock is not None:
-            self.reactor.descriptors.forget(self._fd)
+            self.reactor.descriptors.forget(self._fd, self)
             sock.close()
         self._fd = -1
 

@@ -40,7 +40,7 @@ class Descriptors:
         Raises error.UnsupportedDescriptor.
         """
         if fd in self._interest:
-            self._evict(fd, owner)
+            self.evict(fd, owner)
         self._watch(fd, READABLE)
         self._interest[fd] = READABLE
         self.readers[fd] = owner
@@ -71,12 +71,18 @@ class Descriptors:
         if self.writers.pop(fd, None) is not None:
             self.lowered.add(fd)
 
-    def forget(self, fd: int) -> None:
-        """The first two of the three steps of closing: out of the backend, out of the tables. Never raises."""
+    def forget(self, fd: int, owner: object) -> None:
+        """The first two of the three steps of closing: out of the backend, out of the tables. Never raises.
+
+        Of the number, only what is `owner`'s: it may be another's by now.
+        """
+        for table in (self.readers, self.writers):
+            if fd in table:
+                if table[fd] is not owner:
+                    return
+                del table[fd]
         if self._interest.pop(fd, None) is not None:
             self._watch(fd, 0)
-        self.readers.pop(fd, None)
-        self.writers.pop(fd, None)
         self.lowered.discard(fd)
 
     def removeOwner(self, owner: object) -> None:
@@ -127,14 +133,14 @@ class Descriptors:
         try:
             self._watch(fd, interest)
         except error.UnsupportedDescriptor:
-            self._evict(fd)  # it was closed behind our back
+            self.evict(fd)  # it was closed behind our back
         else:
             self._interest[fd] = interest
 
-    def _evict(self, fd: int, newcomer: object = None) -> None:
-        """The number is not theirs any more who stand under it: forget them, and have them told."""
-        stale = [self.readers.get(fd), self.writers.get(fd)]
-        self.forget(fd)
+    def evict(self, fd: int, newcomer: object = None) -> None:
+        """The number is not theirs any more who stand under it, if anybody does: forget them, and have them told."""
+        stale = [self.readers.pop(fd, None), self.writers.pop(fd, None)]
+        self.forget(fd, None)
         for other in {id(one): one for one in stale}.values():
             if other is not None and other is not newcomer:
                 self._evicted(other)
@@ -142,7 +148,9 @@ class Descriptors:
     def clear(self) -> None:
         """Forget everybody; the tables stay the same objects."""
         for fd in list(self._interest):
-            self.forget(fd)
+            self.readers.pop(fd, None)
+            self.writers.pop(fd, None)
+            self.forget(fd, None)
 
     def abandon(self) -> None:
         """Forget everybody without a word to the backend, which is another process's."""

@@ -137,8 +137,10 @@ class Layer(Protocol):
 
     def close(self) -> None:
         """The upper connection has ended: send what is on its way, and end the lower one."""
-        self.upper = None
+        upper, self.upper = self.upper, None
         if not self._ended:
+            if upper is not None:
+                self.transport.closeTimeout = upper.closeTimeout
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 

@@ -42,8 +42,12 @@ def finish(reactor: Reactor, channel: Channel, timeout: float | None, *, linger:
     if abort:
         reset = getattr(channel, "abort", None)
         if reset is not None:
-            reset()
-        elif isinstance(channel, socket.socket):
+            try:
+                reset()
+            finally:
+                channel.close()
+            return
+        if isinstance(channel, socket.socket):
             try:
                 channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             except OSError:
@@ -92,13 +96,14 @@ class Lingering:
     thread.
     """
 
-    __slots__ = ("__weakref__", "_reactor", "_socket", "_timeout", "_timer")
+    __slots__ = ("__weakref__", "_left", "_reactor", "_socket", "_timeout", "_timer")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, timeout: float | None) -> None:
         self._reactor = reactor
         self._socket = sock
         self._timeout = timeout
         self._timer: DelayedCall | None = None
+        self._left = unacknowledged(sock)
         reactor.descriptors.enter(sock.fileno(), self)
         reactor.owned[self] = None
         reactor.lingering += 1
@@ -125,8 +130,13 @@ class Lingering:
         self._close()
 
     def _timedOut(self) -> None:
+        """Nothing came for so long; but a peer that takes what was sent gets on too."""
         self._timer = None
-        self._close()
+        before, self._left = self._left, unacknowledged(self._socket)
+        if before is not None and self._left is not None and self._left < before and self._timeout is not None:
+            self._timer = self._reactor.callLater(self._timeout, self._timedOut)
+        else:
+            self._close()
 
     def connectionLost(self, reason: Failure) -> None:
         """The descriptor was closed by somebody else."""
@@ -149,5 +159,5 @@ class Lingering:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        reactor.descriptors.forget(self._socket.fileno())
+        reactor.descriptors.forget(self._socket.fileno(), self)
         self._socket.close()

@@ -102,6 +102,9 @@ class Port:
 
     def startListening(self) -> None:
         """Listen; may be called again after `stopListening`. Raises error.CannotListenError."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._stop()  # it was to stop, and begins anew
         if self.connected:
             return
         reactor = self.reactor
@@ -169,7 +172,7 @@ class Port:
             return
         self.connected, self.disconnected = False, True
         if isinstance(reason.value, error.ConnectionFdescWentAway):
-            self._disown()
+            self.disown()
         self._close()
         self.reactor.owned.pop(self, None)
         for timer in (self._resuming, self._closing):
@@ -201,7 +204,7 @@ class Port:
     def _close(self) -> None:
         sock, self.socket, self._accept = self.socket, None, None
         if sock is not None:
-            self.reactor.descriptors.forget(self._fd)
+            self.reactor.descriptors.forget(self._fd, self)
             try:
                 sock.close()
             except OSError as exc:
@@ -209,10 +212,10 @@ class Port:
             self.closed()
         self._fd = -1
 
-    def _disown(self) -> None:
+    def disown(self) -> None:
         """Somebody else closed our descriptor, and the number may be another's by now: it is not ours to close."""
         if self.socket is not None:
-            self.reactor.descriptors.forget(self._fd)
+            self.reactor.descriptors.forget(self._fd, self)
             self.socket.detach()
 
     def fileno(self) -> int:
@@ -256,6 +259,10 @@ class Port:
                 # The peer has gone already: there is nobody to tell.
                 logger.debug("an accepted connection failed at once: %s", exc)
                 connection.close()
+                continue
+            except BaseException as exc:
+                connection.close()
+                self.reactor.loop.callbackRaised(f"the transport class of {self!r}", exc)
                 continue
             self.accepted(stream)
             if not self.connected or self._closing is not None:

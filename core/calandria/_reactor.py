@@ -117,7 +117,7 @@ class Reactor:
         self.timers = Timers(self.seconds)
         self.descriptors = Descriptors(self.backend, _weakly(self._evicted))
         self.unsent: list[Flushing] = []
-        self.owned: dict[Owned, None] = {}
+        self.owned: dict[Owned, bool | None] = {}
         self.lingering = 0
         self.reserve: int | None = None
         self.announce: Callable[[], None] | None = None
@@ -478,6 +478,7 @@ class Reactor:
             self.loop.leave()  # the child's own wish to end
             raise error.ForkedReactor("this reactor is the parent process's: its run ends here, in the child")
         loop = self.loop
+        loop.going = False
         loop.calling = True
         try:
             self._endThreads()
@@ -507,11 +508,14 @@ class Reactor:
             for one in owned:
                 if one in self.owned:
                     reason = failure.Failure(error.ConnectionLost("the reactor was stopped"))
+                    # What begins anew meanwhile enters itself again, and is there for the next round.
+                    self.owned[one] = False
                     try:
                         one.abandon(reason)
                     except BaseException as exc:
                         self.loop.callbackRaised(f"ending {one!r}", exc)
-                    self.owned.pop(one, None)
+                    if self.owned.get(one) is False:
+                        del self.owned[one]
             for descriptor in foreign:
                 self.loop.lose(descriptor, failure.Failure(error.ConnectionLost("the reactor was stopped")))
         if self.owned:
@@ -740,13 +744,16 @@ class Reactor:
                     f"descriptor {fd} of {descriptor!r} is a {kind}: it is always ready, so no backend can wait for it"
                 )
             if other is not None:
-                self.descriptors.forget(fd)
-                self._evicted(other)
+                self.descriptors.evict(fd)
         if self.debug:
             self.creations[fd] = Creation()
         return fd
 
     def _evicted(self, owner: Any) -> None:
+        """Its number is another's by now, so it lets go of it at once, and is told in a later turn."""
+        disown = getattr(owner, "disown", None)
+        if disown is not None:
+            disown()
         reason = error.ConnectionFdescWentAway("its descriptor was closed by somebody else")
         self.callLater(0, self.loop.lose, owner, failure.Failure(reason))
 
@@ -916,7 +923,7 @@ class Reactor:
         self._state = "closed"
         self._dead = True
         if self._waker is not None:
-            self.descriptors.forget(self._waker.fileno())
+            self.descriptors.forget(self._waker.fileno(), self._waker)
             self._waker.close()
             self._waker = None
         if self.reserve is not None:

@@ -286,8 +286,7 @@ class _Request:
     def addressResolved(self, found: Any) -> None:
         if not self._isMine():
             return
-        kinds = (address.IPv4Address, address.IPv6Address)
-        if isinstance(found, kinds) and _isA(str, found.host) and _isA(int, found.port):
+        if _isLiteral(found):
             self._found.append(found)
         else:
             self._fail(f"the resolver gave {_shown(found)}, which is no address")
@@ -403,6 +402,26 @@ def checkPort(port: object) -> int:
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be 0-65535, not {port!r}")
     return port
+
+
+def _isLiteral(found: Any) -> bool:
+    """Whether it is an address of ours that connect(2) can take as it stands: a name would be looked up there and then,
+    in the reactor's thread.
+    """
+    if not isinstance(found, (address.IPv4Address, address.IPv6Address)):
+        return False
+    if not (_isA(str, found.host) and _isA(int, found.port) and 0 <= found.port <= 65535):
+        return False
+    family, host = socket.AF_INET, found.host
+    if isinstance(found, address.IPv6Address):
+        if not (_isA(int, found.scopeID) and _isA(int, found.flowInfo)):
+            return False
+        family, host = socket.AF_INET6, host.partition("%")[0]
+    try:
+        socket.inet_pton(family, host)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def literal(name: str, port: int, kind: Kind = "TCP") -> IPAddress | None:

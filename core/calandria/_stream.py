@@ -9,6 +9,7 @@ so that channels without a descriptor use the same life. A user is never called 
 
 from __future__ import annotations
 
+import os
 import socket
 from errno import EBADF
 
@@ -115,6 +116,8 @@ class Stream:
         "_end",
         "_error",
         "_host",
+        "_limit",
+        "_mark",
         "_peer",
         "_polling",
         "_producerPaused",
@@ -130,7 +133,6 @@ class Stream:
         "creator",
         "fd",
         "held",
-        "maxBufferedBytes",
         "producer",
         "protocol",
         "reactor",
@@ -163,8 +165,9 @@ class Stream:
         self._blocked = False
         self.closeTimeout: float | None = 60.0
         """How long (seconds) a closing connection may go without progress; None: for ever."""
-        self.maxBufferedBytes: int | None = None
-        """A connection for which more bytes wait is aborted (error.BufferOverflow); None: no limit."""
+        self._limit: int | None = None
+        # When more waits, somebody has to do something about it.
+        self._mark = HIGH_WATER
         self.producer: Any = None
         self._streaming = False
         self._producerPaused = False
@@ -191,7 +194,9 @@ class Stream:
         reactor = self.reactor
         if factory is not None:
             self.closeTimeout = getattr(factory, "closeTimeout", self.closeTimeout)
-            self.maxBufferedBytes = getattr(factory, "maxBufferedBytes", None)
+            limit = getattr(factory, "maxBufferedBytes", None)
+            if limit is not None:
+                self.maxBufferedBytes = limit
         if self.fd >= 0:
             if getattr(self.channel, "alwaysReady", False):
                 self._polling = reactor.callLater(0, self._poll)
@@ -227,6 +232,16 @@ class Stream:
         """Close a stream that was never started: nobody wants it."""
         self.state = LOST
         self.channel.close()
+
+    @property
+    def maxBufferedBytes(self) -> int | None:
+        """A connection for which more bytes wait is aborted (error.BufferOverflow); None: no limit."""
+        return self._limit
+
+    @maxBufferedBytes.setter
+    def maxBufferedBytes(self, limit: int | None) -> None:
+        self._limit = limit
+        self._mark = HIGH_WATER if limit is None else min(limit, HIGH_WATER)
 
     @property
     def connected(self) -> bool:
@@ -365,6 +380,8 @@ class Stream:
             if self.state in (before, CLOSING):
                 self._lost(failure.Failure(error.ConnectionDone()))
         elif self.state == DRAINING:
+            # Whatever it still produces, nobody takes.
+            self._stopProducer()
             if self.bufferedBytes:
                 self._queue()
                 self._watchClosing()
@@ -377,9 +394,9 @@ class Stream:
     def _fail(self, exc: BaseException) -> None:
         """The connection has ended with an error."""
         if isinstance(exc, OSError) and not isinstance(exc, error.ConnectionClosed):
-            if exc.errno == EBADF:
+            if exc.errno == EBADF and self._isGone():
                 reason: BaseException = error.ConnectionFdescWentAway("its descriptor was closed by somebody else")
-                self._disown()
+                self.disown()
             else:
                 reason = error.connectionLost(exc)
         else:
@@ -489,7 +506,7 @@ class Stream:
         else:
             self._rest.append(data)
         self.bufferedBytes = buffered = buffered + size
-        if buffered > HIGH_WATER:
+        if buffered > self._mark:
             self._full()
 
     def writeSequence(self, iovec: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -502,13 +519,17 @@ class Stream:
             self.reactor.checkUsable()
 
     def _full(self) -> None:
-        """More waits than the high-water mark."""
-        limit = self.maxBufferedBytes
-        if limit is not None and self.bufferedBytes > limit:
-            self._abort(error.BufferOverflow(f"{self.bufferedBytes} bytes wait to be sent, {limit} are allowed"))
-        elif self.producer is not None and self._streaming and not self._producerPaused:
+        """More waits than the high-water mark, or than is allowed. The producer is paused in either case, or one that
+        writes until it is paused would do so for ever.
+        """
+        limit, waiting = self._limit, self.bufferedBytes
+        overflow = limit is not None and waiting > limit
+        paused = self.producer is None or not self._streaming or self._producerPaused
+        if not paused and (overflow or waiting > HIGH_WATER):
             self._producerPaused = True
             self.producer.pauseProducing()
+        if overflow and self.state < ABORTING:
+            self._abort(error.BufferOverflow(f"{waiting} bytes wait to be sent, {limit} are allowed"))
 
     def _enqueue(self) -> None:
         """Have the loop come by."""
@@ -652,6 +673,8 @@ class Stream:
     def _sent(self, sent: int, refused: bool) -> None:
         """The channel took `sent` bytes of the next chunks, and perhaps refused others."""
         self.bufferedBytes = left = self.bufferedBytes - sent
+        if sent and self._closeTimer is not None and self.closeTimeout is not None:
+            self._closeTimer.reset(self.closeTimeout)
         if not left:
             self._chunk = b""
             self._dropRest()
@@ -670,10 +693,7 @@ class Stream:
         elif self.fd not in self.reactor.descriptors.writers:
             self.reactor.descriptors.addWriter(self.fd, self)
         if self.state >= CLOSING:
-            if self._closeTimer is None:
-                self._watchClosing()
-            elif sent and self.closeTimeout is not None:
-                self._closeTimer.reset(self.closeTimeout)
+            self._watchClosing()
         if self._producerPaused and left <= LOW_WATER:
             self._resumeProducer()
 
@@ -714,13 +734,12 @@ class Stream:
 
     def _sendFailed(self, exc: OSError) -> None:
         """Only the writing has ended: what the peer had sent before is still to be read."""
-        if exc.errno == EBADF:
+        if exc.errno == EBADF and self._isGone():
             self._fail(exc)
             return
         self._dropChunks()
         if self._error is None:
-            exc.__traceback__ = None
-            self._error = exc
+            self._error = exc.with_traceback(None)
         after = NEXT["sendFailed"].get(self.state, self.state)
         if after == LOST:
             self._fail(self._error)
@@ -748,7 +767,7 @@ class Stream:
         """
         if self.producer is not None:
             raise RuntimeError(f"{self!r} has a producer already: {self.producer!r}; unregister it first")
-        if self.state in (DRAINING, ABORTING, LOST):
+        if self.state > CLOSING:  # nothing is sent any more
             self._refused()
             producer.stopProducing()
             return
@@ -776,6 +795,7 @@ class Stream:
 
     def _stopProducer(self) -> None:
         producer, self.producer = self.producer, None
+        self._producerPaused = False
         if producer is not None:
             try:
                 producer.stopProducing()
@@ -842,7 +862,7 @@ class Stream:
     def connectionLost(self, reason: failure.Failure) -> None:
         """End at once, with this reason: a callback raised, or the descriptor is not ours any more. For the loop."""
         if isinstance(reason.value, error.ConnectionFdescWentAway):
-            self._disown()
+            self.disown()
         self._lost(reason, abort=not isinstance(reason.value, error.ConnectionClosed))
 
     def abandon(self, reason: failure.Failure) -> None:
@@ -861,9 +881,20 @@ class Stream:
         if isinstance(self.channel, socket.socket):
             self.channel.close()
 
-    def _disown(self) -> None:
+    def _isGone(self) -> bool:
+        """Whether EBADF says that our descriptor was closed; else it was not opened for what was tried."""
+        fd = self.channel.fileno()
+        if fd < 0:
+            return True
+        try:
+            os.fstat(fd)
+        except OSError:
+            return True
+        return False
+
+    def disown(self) -> None:
         """Somebody else closed our descriptor, and the number may be another's by now: it is not ours to close."""
-        self.reactor.descriptors.forget(self.fd)
+        self.reactor.descriptors.forget(self.fd, self)
         detach = getattr(self.channel, "detach", None)
         if detach is not None:
             detach()
@@ -887,7 +918,7 @@ class Stream:
         self.reading = False
         reactor, channel, protocol, connector = self.reactor, self.channel, self.protocol, self._connector
         if self.fd >= 0:
-            reactor.descriptors.forget(self.fd)
+            reactor.descriptors.forget(self.fd, self)
         if self._closeTimer is not None or self._polling is not None:
             self._cancelTimers()
         self._chunk = b""

@@ -16,7 +16,7 @@ import traceback
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from types import CodeType, TracebackType
     from typing import Any, NoReturn, TextIO, TypeAlias, TypeVar, overload
 
@@ -174,19 +174,18 @@ class Failure:
         text as before.
         """
         value = self.value
-        bare = value.__traceback__ is None and value.__context__ is None and value.__cause__ is None
-        if bare and not _members(value):
+        if _trace(value) is None and _context(value) is None and _cause(value) is None and not _members(value):
             return
         for exc in _related(value):
-            trace = exc.__traceback__
+            trace = _trace(exc)
             if trace is None:
                 continue
             places = _Places(_live(trace))
             places += _kept(exc)
             if len(places) > _MOST_PLACES:
                 del places[_MOST_PLACES // 2 : -_MOST_PLACES // 2]
-            exc.__dict__[_KEPT] = places
-            exc.__traceback__ = None
+            _attributes(exc)[_KEPT] = places
+            BaseException.with_traceback(exc, None)
             while trace is not None:
                 frame, trace = trace.tb_frame, trace.tb_next
                 if not frame.f_code.co_flags & _SUSPENDABLE:
@@ -194,6 +193,13 @@ class Failure:
                         frame.clear()
                     except RuntimeError:
                         pass  # it still runs
+
+
+# What Python keeps of an exception, whatever its class makes of attributes: a frozen dataclass refuses to set any.
+_trace: Callable[[BaseException], TracebackType | None] = BaseException.__dict__["__traceback__"].__get__
+_context: Callable[[BaseException], BaseException | None] = BaseException.__dict__["__context__"].__get__
+_cause: Callable[[BaseException], BaseException | None] = BaseException.__dict__["__cause__"].__get__
+_attributes: Callable[[BaseException], dict[str, Any]] = BaseException.__dict__["__dict__"].__get__
 
 
 def _members(exc: BaseException) -> Sequence[BaseException]:
@@ -210,7 +216,7 @@ def _related(value: BaseException) -> list[BaseException]:
         exc = waiting.pop()
         if exc is None:
             continue
-        for other in (exc.__cause__, exc.__context__, *_members(exc)):
+        for other in (_cause(exc), _context(exc), *_members(exc)):
             if other is not None and id(other) not in found:
                 found[id(other)] = other
                 waiting.append(other)
@@ -231,7 +237,7 @@ def _live(trace: TracebackType | None) -> list[Place]:
 
 
 def _kept(exc: BaseException) -> list[Place]:
-    places: list[Place] = exc.__dict__.get(_KEPT, [])
+    places: list[Place] = _attributes(exc).get(_KEPT, [])
     return places
 
 
@@ -295,11 +301,20 @@ def log(what: str, reason: Failure | BaseException, details: str = "") -> None:
     """
     if not isinstance(reason, Failure):
         reason = Failure(reason)
+    try:
+        _record(what, reason, details)
+    except Exception as exc:
+        # A handler, or the exception itself, raised: whoever is being told of is not to suffer for that.
+        sys.stderr.write(f"calandria: {escaped(what)}, and logging that raised {type(exc).__qualname__}\n")
+    reason.cleanFailure()
+
+
+def _record(what: str, reason: Failure, details: str) -> None:
     if logger.isEnabledFor(logging.ERROR):
         value = reason.value
         what = escaped(what)
         message = escaped(_brief(value))
-        file, line, function, _ = logger.findCaller(stacklevel=2)
+        file, line, function, _ = logger.findCaller(stacklevel=3)
         record = logger.makeRecord(
             logger.name,
             logging.ERROR,
@@ -317,4 +332,3 @@ def log(what: str, reason: Failure | BaseException, details: str = "") -> None:
         logger.handle(record)
         # A handler that collects records would hold the frames.
         record.exc_info = (type(value), value, None)
-    reason.cleanFailure()

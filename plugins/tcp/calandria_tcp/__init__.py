@@ -223,8 +223,8 @@ def _checkPort(port: object) -> None:
 
 
 def _checkBacklog(backlog: object) -> None:
-    if isinstance(backlog, bool) or not isinstance(backlog, int) or backlog < 0:
-        raise ValueError(f"backlog is how many connections may wait, 0 or more, not {backlog!r}")
+    if isinstance(backlog, bool) or not isinstance(backlog, int) or not 0 <= backlog < 1 << 31:
+        raise ValueError(f"backlog is how many connections may wait, 0 to 2147483647, not {backlog!r}")
 
 
 def _literal(reactor: Reactor, interface: Any, port: Any) -> tuple[int, Any]:
