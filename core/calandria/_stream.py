@@ -524,8 +524,8 @@ class Stream:
         """
         limit, waiting = self._limit, self.bufferedBytes
         overflow = limit is not None and waiting > limit
-        paused = self.producer is None or not self._streaming or self._producerPaused
-        if not paused and (overflow or waiting > HIGH_WATER):
+        goes = self._streaming and not self._producerPaused and (overflow or waiting > HIGH_WATER)
+        if goes and self.producer is not None:
             self._producerPaused = True
             self.producer.pauseProducing()
         if overflow and self.state < ABORTING:

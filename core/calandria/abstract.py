@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["FileDescriptor", "isIPAddress", "isIPv6Address"]
 
 
+class _Answered(OSError):
+    """What `writeSomeData` answered, on its way through the stream."""
+
+    def __init__(self, answer: BaseException) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 class _Own:
     """The channel of a FileDescriptor: what its subclass says. Owned by it."""
 
@@ -35,7 +43,7 @@ class _Own:
         assert self.owner is not None
         sent = self.owner.writeSomeData(data)
         if isinstance(sent, BaseException):
-            raise sent if isinstance(sent, OSError) else OSError(str(sent)) from sent
+            raise _Answered(sent)
         return sent
 
     def close(self) -> None:
@@ -136,6 +144,10 @@ class FileDescriptor(Stream):
             if self.fd >= 0:
                 self.reactor.owned[self] = None
         return self.fd >= 0
+
+    def _sendFailed(self, exc: OSError) -> None:
+        """Of another stream only the writing would have ended; here the answer of `writeSomeData` is the end."""
+        self._fail(exc.answer if isinstance(exc, _Answered) else exc)
 
     def _lost(self, reason: Failure, *, linger: bool = False, abort: bool = False) -> None:
         if self._ending or self.state == LOST:

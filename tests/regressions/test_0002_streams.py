@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from calandria import Reactor, error
+from calandria.abstract import FileDescriptor
 from calandria.address import IPv4Address, IPv6Address
 from calandria.plugin import FileChannel, Layer, LayerEndpoint, Stream, connectSocket
 from calandria.protocol import Protocol
@@ -169,6 +170,7 @@ class TestProducers:
                 super().dataReceived(data)
                 self.producer = UntilPaused(self.transport)
                 self.transport.registerProducer(self.producer, streaming=True)
+                self.stoppedAtOnce = self.producer.stopped
 
         server = RecordingServer(Answers)
         peer = connectTo(listen(reactor, server))
@@ -183,7 +185,7 @@ class TestProducers:
         runUntil(reactor, lambda: protocol.lost)
         # Some kernels keep what had come before the reset, some do not.
         assert protocol.received in (b"request", b"")
-        assert "data" not in protocol.events or protocol.producer.stopped
+        assert "data" not in protocol.events or protocol.stoppedAtOnce
 
     def test_tooMuchWaits_theProducerIsPaused_andTheConnectionAborted(self, reactor: Reactor) -> None:
         server = RecordingServer(Produces)
@@ -507,6 +509,51 @@ def refused(call: Callable[[], object]) -> str:
     with pytest.raises((TypeError, ValueError)) as caught:
         call()
     return str(caught.value)
+
+
+def test_aHostThatIsNoText(reactor: Reactor) -> None:
+    nothing: Any = None
+    said = refused(lambda: reactor.connectTCP(nothing, 7, RecordingClient()))
+    assert said == "host is a name or an address literal, a str, not None"
+
+
+def test_aBindAddressThatIsNoPair(reactor: Reactor) -> None:
+    client = RecordingClient()
+    wrong: Any = LOCAL
+    reactor.connectTCP(LOCAL, 7, client, bindAddress=wrong)
+    runUntil(reactor, lambda: client.failed)
+    assert str(client.failed[0].value) == "bindAddress is an address literal and a port, not '127.0.0.1'"
+
+
+class Answering(FileDescriptor):
+    """Writes to nothing but an answer; nothing is read."""
+
+    def __init__(self, reactor: Reactor, end: socket.socket, answer: BaseException) -> None:
+        super().__init__(reactor)
+        self.end = end
+        self.answer = answer
+        self.reasons: list[BaseException] = []
+
+    def fileno(self) -> int:
+        return self.end.fileno()
+
+    def writeSomeData(self, data: Any) -> int | BaseException:
+        return self.answer
+
+    def connectionLost(self, reason: Any) -> None:
+        super().connectionLost(reason)
+        self.reasons.append(reason.value)
+
+
+@pytest.mark.parametrize("answer", [error.ConnectionDone(), error.ConnectionLost("enough"), ValueError("odd")])
+def test_whatWriteSomeDataAnswers_isTheReason(reactor: Reactor, answer: BaseException) -> None:
+    mine, other = socket.socketpair()
+    with mine, other:
+        descriptor = Answering(reactor, mine, answer)
+        descriptor.write(b"x")
+        runUntil(reactor, lambda: descriptor.reasons)
+        assert descriptor.reasons == [answer]
+        assert not reactor.owned
 
 
 def test_backlogThatNoSystemTakes(reactor: Reactor) -> None:

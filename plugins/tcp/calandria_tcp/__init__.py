@@ -168,7 +168,12 @@ class ConnectTCP(ClientEndpoint):
     bindAddress: tuple[str, int] | None = None
 
     def connect(self, reactor: Reactor, factory: ClientFactory) -> Connector:
-        """Begin to connect; what goes wrong goes to `factory.clientConnectionFailed`."""
+        """Begin to connect; what goes wrong goes to `factory.clientConnectionFailed`. Raises TypeError for a host that
+        is no str.
+        """
+        given: Any = self.host
+        if not isinstance(given, str):
+            raise TypeError(f"host is a name or an address literal, a str, not {given!r}")
 
         def connected(sock: socket.socket) -> Stream:
             try:
@@ -182,7 +187,11 @@ class ConnectTCP(ClientEndpoint):
             candidates = interleaved([_target(one) for one in found])
             bindAddress: Any = None
             if self.bindAddress is not None:
-                family, bindAddress = _literal(reactor, *self.bindAddress)
+                try:
+                    literal, number = self.bindAddress
+                except (TypeError, ValueError):
+                    raise TypeError(f"bindAddress is an address literal and a port, not {self.bindAddress!r}") from None
+                family, bindAddress = _literal(reactor, literal, number)
                 candidates = [candidate for candidate in candidates if candidate[0] == family]
                 if not candidates:
                     raise error.ConnectBindError(
