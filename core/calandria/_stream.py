@@ -382,6 +382,8 @@ class Stream:
         elif self.state == DRAINING:
             # Whatever it still produces, nobody takes.
             self._stopProducer()
+            if self.state == ABORTING:
+                return  # by the producer
             if self.bufferedBytes:
                 self._queue()
                 self._watchClosing()

@@ -72,10 +72,14 @@ class UntilPaused:
 class Produces(Recorder):
     """Registers a producer that writes until it is paused, with a small buffer in the kernel."""
 
+    def __init__(self, kind: type[UntilPaused] = UntilPaused) -> None:
+        super().__init__()
+        self.kind = kind
+
     def connectionMade(self) -> None:
         super().connectionMade()
         handle(self).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10000)
-        self.producer = UntilPaused(self.transport)
+        self.producer = self.kind(self.transport)
         self.transport.registerProducer(self.producer, streaming=True)
         self.producer.resumeProducing()
 
@@ -159,6 +163,21 @@ class TestProducers:
             runUntil(reactor, lambda: protocol.lost)
             assert type(protocol.lost.value) is error.ConnectionDone
             assert len(taken.result()) == 131072
+
+    def test_aProducerThatAborts_whenItIsStopped(self, reactor: Reactor) -> None:
+        class Aborts(UntilPaused):
+            def stopProducing(self) -> None:
+                super().stopProducing()
+                self.transport.abortConnection()
+
+        server = RecordingServer(lambda: Produces(Aborts))
+        with socket.socket() as peer:
+            narrow(peer, listen(reactor, server))
+            runUntil(reactor, lambda: server.protocols)
+            peer.shutdown(socket.SHUT_WR)
+            runUntil(reactor, lambda: server.protocols[0].lost)
+        assert type(server.protocols[0].lost.value) is error.ConnectionAborted
+        assert server.protocols[0].events.count("lost") == 1
 
     def test_aSendHasFailed_aNewProducerIsStopped(self, reactor: Reactor) -> None:
         class Answers(Recorder):
