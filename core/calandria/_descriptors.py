@@ -79,6 +79,7 @@ class Descriptors:
         for table in (self.readers, self.writers):
             if fd in table:
                 if table[fd] is not owner:
+                    self.lowered.add(fd)
                     return
                 del table[fd]
         if self._interest.pop(fd, None) is not None:

@@ -380,15 +380,19 @@ class Stream:
             if self.state in (before, CLOSING):
                 self._lost(failure.Failure(error.ConnectionDone()))
         elif self.state == DRAINING:
-            # Whatever it still produces, nobody takes.
-            self._stopProducer()
-            if self.state == ABORTING:
-                return  # by the producer
-            if self.bufferedBytes:
-                self._queue()
-                self._watchClosing()
-            else:
-                self._lost(failure.Failure(error.ConnectionDone()))
+            self._drain()
+
+    def _drain(self) -> None:
+        """The peer has ended, and so do we as soon as what was written is sent."""
+        # Whatever it still produces, nobody takes.
+        self._stopProducer()
+        if self.state != DRAINING:
+            return  # the producer aborted
+        if self.bufferedBytes:
+            self._queue()
+            self._watchClosing()
+        else:
+            self._lost(failure.Failure(error.ConnectionDone()))
 
     def _readFailed(self, exc: OSError) -> None:
         self._fail(self._error if self._error is not None else exc)

@@ -305,7 +305,8 @@ def log(what: str, reason: Failure | BaseException, details: str = "") -> None:
         _record(what, reason, details)
     except Exception as exc:
         # A handler, or the exception itself, raised: whoever is being told of is not to suffer for that.
-        sys.stderr.write(f"calandria: {escaped(what)}, and logging that raised {type(exc).__qualname__}\n")
+        if sys.stderr is not None:
+            sys.stderr.write(f"calandria: {escaped(what)}, and logging that raised {type(exc).__qualname__}\n")
     reason.cleanFailure()
 
 
