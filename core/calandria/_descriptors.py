@@ -76,12 +76,17 @@ class Descriptors:
 
         Of the number, only what is `owner`'s: it may be another's by now.
         """
-        for table in (self.readers, self.writers):
+        shared = False
+        tables: tuple[dict[int, Any], ...] = (self.readers, self.writers)
+        for table in tables:
             if fd in table:
-                if table[fd] is not owner:
-                    self.lowered.add(fd)
-                    return
-                del table[fd]
+                if table[fd] is owner:
+                    del table[fd]
+                else:
+                    shared = True
+        if shared:
+            self.lowered.add(fd)
+            return
         if self._interest.pop(fd, None) is not None:
             self._watch(fd, 0)
         self.lowered.discard(fd)
