@@ -268,6 +268,9 @@ class _Attempt:
             self.close()
             exc.__traceback__ = None
             raise error.ConnectBindError(exc, f"cannot use {bindAddress or 'a new socket'}: {exc.strerror}") from None
+        except (TypeError, ValueError, OverflowError) as exc:
+            self.close()
+            raise error.ConnectBindError(None, f"cannot use {bindAddress!r}: {exc}") from None
 
     def begin(self) -> None:
         """connect(2), which seldom ends at once."""

@@ -524,6 +524,38 @@ def test_anAddressThatConnectCannotTake_endsNoRace(reactor: Reactor, bad: Any) -
             connected[0].close()
 
 
+@pytest.mark.parametrize("bad", [(LOCAL, 70000), (LOCAL,)])
+def test_aBindAddressThatBindCannotTake_isNamed(reactor: Reactor, bad: Any) -> None:
+    failures: list[Any] = []
+    with socket.create_server((LOCAL, 0)) as server:
+        racing = connectSocket(reactor, [(socket.AF_INET, server.getsockname())], bad)
+        racing.addErrback(failures.append)
+        runUntil(reactor, lambda: failures)
+    assert type(failures[0].value) is error.ConnectBindError
+    assert repr(bad) in str(failures[0].value)
+
+
+def test_twoOwnersOfOneNumber_oneIsForgotten(reactor: Reactor) -> None:
+    """Whoever waits to write is out of the table although somebody else reads, and the other way round."""
+    first, second = (Stream(reactor, end, host=None, peer=None) for end in socket.socketpair())
+    tables = reactor.descriptors
+    fd = first.fd
+    for mine, other, add, table in (
+        (tables.addWriter, tables.addReader, tables.writers, tables.readers),
+        (tables.addReader, tables.addWriter, tables.readers, tables.writers),
+    ):
+        mine(fd, first)
+        other(fd, second)
+        tables.forget(fd, first)
+        tables.settle()
+        assert fd not in add
+        assert table[fd] is second
+        tables.forget(fd, second)
+        assert fd not in table
+    first.discard()
+    second.discard()
+
+
 def refused(call: Callable[[], object]) -> str:
     with pytest.raises((TypeError, ValueError)) as caught:
         call()
