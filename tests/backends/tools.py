@@ -5,6 +5,7 @@ Bits are read as a reactor reads them (`tried`), so that a backend may say "erro
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import resource
@@ -107,13 +108,18 @@ def fileLimit(soft: int) -> Generator[None]:
 
 @contextmanager
 def alarms(handler: Callable[[int, Any], None], first: float, every: float) -> Generator[None]:
-    """SIGALRM, handled by `handler`, after `first` seconds and then each `every` seconds."""
+    """SIGALRM, handled by `handler`, after `first` seconds and then each `every` seconds.
+
+    No garbage is collected meanwhile: what a handler raises inside a finalizer goes nowhere.
+    """
     before = signal.signal(signal.SIGALRM, handler)
+    gc.disable()
     signal.setitimer(signal.ITIMER_REAL, first, every)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.enable()
         signal.signal(signal.SIGALRM, before)
 
 
